@@ -1,0 +1,1 @@
+"""Chunked, resumable, exactly-once work on tables, for AWS Lambda and Step Functions."""
