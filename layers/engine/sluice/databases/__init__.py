@@ -1,0 +1,3 @@
+"""One module a database: connecting, transactions, error classes."""
+
+from __future__ import annotations

@@ -1,0 +1,84 @@
+"""The end of a run: what became of it, written down once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from psycopg2 import sql
+
+from sluice.context import Context
+from sluice.errors import BadInputError
+from sluice.ledger import Ledger, Run, template
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a run failed: a code and one line."""
+
+    code: str
+    text: str
+
+
+def finish_run(context: Context, run_id: int, error: Problem | None = None) -> Run:
+    """Give the run its final state, clear the flags that are left, release its targets.
+
+    Waits for the transactions of workers that are under way. A run that has ended already is left as it is.
+    Raises ChunkBusyError where a worker takes longer than the lock timeout, BadInputError where work is left to do.
+    """
+    with context.transaction(f"sluice:{run_id}:finish") as transaction:
+        ledger = Ledger(transaction)
+        ledger.row("lock_run", run_id=run_id)
+        run = ledger.run(run_id)
+        if run.is_final:
+            return run
+        state, problem = verdict(ledger, run, error)
+        clear_flags(ledger, run)
+        ledger.execute(
+            "close_run",
+            run_id=run_id,
+            state=state,
+            error_code=problem.code if problem else None,
+            error=problem.text if problem else None,
+        )
+        ledger.execute("release_targets", run_id=run_id)
+        ledger.event(run_id, state, detail=problem.text if problem else "")
+        return ledger.run(run_id)
+
+
+def verdict(ledger: Ledger, run: Run, error: Problem | None) -> tuple[str, Problem | None]:
+    """The final state and, where it is a failure, the reason."""
+    if run.desired == "cancel":
+        return "cancelled", Problem("Cancelled", run.reason or "an operator cancelled the run")
+    work = ledger.row("unfinished_work", run_id=run.run_id)
+    problems = {
+        "ChunksQuarantined": (work.quarantined, "chunks in quarantine: `sluice chunks --state quarantined` lists them"),
+        "CheckFailed": (work.failed_checks, "checks failed: sluice.finding holds the first keys of each"),
+    }
+    for code, (count, text) in problems.items():
+        if count:
+            return "failed", Problem(code, f"{count} {text}")
+    if error is not None:
+        return "failed", error
+    if work.steps:
+        raise BadInputError(f"run {run.run_id} is not at its end: {work.steps} steps are left")
+    broken = ledger.rows("broken_invariants", run_id=run.run_id)
+    if broken:
+        return "failed", Problem("LedgerError", "; ".join(f"{row.name}: {row.n} exceptions" for row in broken))
+    return ("succeeded_with_drift" if work.drift_rows or work.skipped else "succeeded"), None
+
+
+def clear_flags(ledger: Ledger, run: Run) -> None:
+    """A flag means an active run: none may be left when this one ends."""
+    targets: Mapping[str, str] = {
+        step.target: step.flag
+        for step in ledger.steps(run.run_id)
+        if step.target and step.flag and step.wave >= 0
+    }
+    for target, flag in targets.items():
+        statement = template(
+            "clear_flags", target=sql.Identifier(*target.split(".")), flag=sql.Identifier(flag)
+        )
+        cleared = ledger.transaction.execute(statement)
+        if cleared:
+            ledger.event(run.run_id, "flags_cleared", n=cleared, detail=target)

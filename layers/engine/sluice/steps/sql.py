@@ -1,0 +1,49 @@
+"""The `sql` step: one file, one transaction, the ledger row in it."""
+
+from __future__ import annotations
+
+from sluice.attempts import Attempt, Outcome
+from sluice.chunks import Cut, as_records
+from sluice.context import Context, run_values
+from sluice.job import SqlStep
+from sluice.ledger import Ledger, Run, StepRow, as_json
+from sluice.steps.entry import applied, enter
+
+
+class SqlKind:
+    """Runs the file once: its only chunk is done in the transaction that ran it."""
+
+    def validate(self, context: Context, ledger: Ledger, run: Run, step: StepRow) -> list[str]:
+        return []
+
+    def plan(self, context: Context, ledger: Ledger, run: Run, step: StepRow) -> int:
+        if step.wave >= 0:
+            return 0
+        return plan_units(ledger, step, 1)
+
+    def work(self, context: Context, attempt: Attempt) -> Outcome:
+        spec = context.job.step(attempt.step.name)
+        assert isinstance(spec, SqlStep)
+        with context.transaction(attempt.name) as transaction:
+            ledger = Ledger(transaction)
+            chunk = enter(ledger, attempt)
+            if isinstance(chunk, Outcome):
+                return chunk
+            rows = max(transaction.execute(context.job.texts[spec.file], run_values(attempt.run)), 0)
+            applied(ledger, attempt, rows)
+        return Outcome("done", rows)
+
+    def split(self, context: Context, ledger: Ledger, run: Run, step: StepRow, chunk_no: int) -> int:
+        return 0
+
+    def drift(self, context: Context, ledger: Ledger, run: Run, step: StepRow) -> int:
+        return 0
+
+
+def plan_units(ledger: Ledger, step: StepRow, number: int) -> int:
+    """Add that many chunks without bounds; gives their number."""
+    records = as_records([Cut(None, None, 0, 0)] * number, first_no=1)
+    place = {"run_id": step.run_id, "step_no": step.step_no}
+    ledger.execute("insert_chunks", **place, wave=0, parent_no=None, state="planned", chunks=as_json(records))
+    ledger.execute("planned", **place, wave=0, phase="work", rows=0)
+    return number
