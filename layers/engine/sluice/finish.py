@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from sluice.context import Context
 from sluice.errors import BadInputError
 from sluice.ledger import Ledger, Run, template
 
+LONGEST_PROBLEM = 500
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -18,6 +21,23 @@ class Problem:
 
     code: str
     text: str
+
+
+def problem_of(error: Mapping[str, object] | None) -> Problem | None:
+    """The problem in what Step Functions caught: `Error`, and in `Cause` a text or the JSON of a Lambda's error.
+
+    The text is one line of at most 500 characters.
+    """
+    if not error:
+        return None
+    cause = error.get("Cause") or ""
+    try:
+        payload = json.loads(str(cause))
+    except ValueError:
+        payload = None
+    message = payload.get("errorMessage") if isinstance(payload, dict) else None
+    line = " ".join(str(message or cause).split())
+    return Problem(str(error.get("Error") or "UnknownError"), line[:LONGEST_PROBLEM] or "no cause was given")
 
 
 def finish_run(context: Context, run_id: int, error: Problem | None = None) -> Run:

@@ -253,9 +253,15 @@ def job_path(name: str) -> Path:
     pack, _, job = name.partition("/")
     path = packs / pack / f"{job or pack}.job.yaml"
     if not path.is_file() or ".." in path.parts:
-        known = sorted(f"{p.parent.name}/{p.name.removesuffix('.job.yaml')}" for p in packs.glob("*/*.job.yaml"))
+        known = job_names()
         raise BadInputError(f"there is no job '{name}'{did_you_mean(name, known)}; jobs: {', '.join(known) or 'none'}")
     return path
+
+
+def job_names() -> list[str]:
+    """Every job there is, as `pack/job`."""
+    paths = (settings().sql_root / "packs").glob("*/*.job.yaml")
+    return sorted(f"{path.parent.name}/{path.name.removesuffix('.job.yaml')}" for path in paths)
 
 
 FileState = tuple[tuple[int, int], ...]

@@ -67,7 +67,7 @@ FROM (SELECT {address} AS address FROM {target} AS t WHERE {todo} LIMIT 1 FOR NO
 -- what holds the run's stamp and no flag afterwards.
 WITH chunk AS MATERIALIZED (
     SELECT t.*, {address} AS row_id
-    FROM unnest(CAST(:addresses AS {address_type}[])) AS place (address)
+    FROM unnest(CAST(:addresses AS {address_type}[])) AS {place}
     JOIN {target} AS t ON {at_place}
 ), new AS MATERIALIZED (
 {select}

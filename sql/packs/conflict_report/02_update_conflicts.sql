@@ -106,7 +106,8 @@ LEFT JOIN LATERAL (
             SELECT
                 met.*,
                 greatest(sch_overlap, visit_overlap, cross_overlap) AS overlap,
-                ceil(miles * 60 / :travel_mph::double precision)::integer AS travel_minutes
+                distance.miles,
+                ceil(distance.miles * 60 / :travel_mph::double precision)::integer AS travel_minutes
             FROM (
                 SELECT
                     busy."Kind" AS kind, busy."BusyID" AS busy_id,
@@ -143,11 +144,9 @@ LEFT JOIN LATERAL (
                     greatest(
                         coalesce(busy."VisitStartTime", busy."SchStartTime") - own.present_end,
                         own.present_start - coalesce(busy."VisitEndTime", busy."SchEndTime")) AS gap,
-                    -- Haversine on a sphere of the Earth's mean radius in miles, to hundredths.
-                    round(100 * 2 * 3958.8 * asin(least(1, sqrt(
-                        sind((busy."Latitude" - own.latitude) / 2) ^ 2
+                    sind((busy."Latitude" - own.latitude) / 2) ^ 2
                         + cosd(own.latitude) * cosd(busy."Latitude")
-                            * sind((busy."Longitude" - own.longitude) / 2) ^ 2)))) / 100 AS miles
+                            * sind((busy."Longitude" - own.longitude) / 2) ^ 2 AS haversine
                 FROM public.conflictvisitmaps_temp AS busy
                 WHERE busy."SSN" = own.ssn
                     AND busy."BusyDay" BETWEEN own.first_day AND own.last_day
@@ -158,6 +157,10 @@ LEFT JOIN LATERAL (
                 -- Keeps the planner from repeating these expressions at each of their uses.
                 OFFSET 0
             ) AS met
+            CROSS JOIN LATERAL (
+                -- On a sphere of the Earth's mean radius, to hundredths of a mile; NULL without coordinates.
+                SELECT round(100 * 2 * 3958.8 * asin(CASE WHEN haversine > 1 THEN 1 ELSE sqrt(haversine) END)) / 100
+            ) AS distance (miles)
         ) AS pair
     ) AS rated
     WHERE severity IS NOT NULL

@@ -76,7 +76,8 @@ class UpdateSql:
             "settled": self._settled(),
             "address": self._address(),
             "address_type": sql.SQL("sluice.row_address" if self._partitioned else "tid"),
-            "at_place": self._at(sql.SQL("place.address")),
+            "place": sql.SQL("place (relation, address)" if self._partitioned else "place (address)"),
+            "at_place": self._at_place(),
             "at_new": self._at(sql.SQL("new.row_id")),
             "assignments": self._assignments(),
             "stored": sql.SQL(", ").join(self._of_target(name) for name in outputs),
@@ -133,6 +134,11 @@ class UpdateSql:
         if self._partitioned:
             return sql.SQL("CAST(ROW(t.tableoid, t.ctid) AS sluice.row_address)")
         return sql.SQL("t.ctid")
+
+    def _at_place(self) -> sql.Composable:
+        """A row of the given addresses; unnest makes columns of the parts of a composite value."""
+        partition = " AND t.tableoid = place.relation" if self._partitioned else ""
+        return sql.SQL("t.ctid = place.address" + partition)
 
     def _at(self, address: sql.Composable) -> sql.Composable:
         if self._partitioned:

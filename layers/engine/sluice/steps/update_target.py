@@ -10,7 +10,7 @@ from sluice.ledger import Ledger, Run, queries
 from sluice.steps.update_sql import Column, UpdateSql, check_outputs, check_target
 
 KNOWN_STATEMENTS = 32
-known: dict[tuple[str, str, int, str], UpdateSql] = {}
+known: dict[tuple[object, ...], UpdateSql] = {}
 
 
 def update_sql(context: Context, transaction: Transaction, spec: UpdateStep, run: Run) -> UpdateSql:
@@ -18,7 +18,8 @@ def update_sql(context: Context, transaction: Transaction, spec: UpdateStep, run
 
     Raises BadInputError where the target or the SELECT does not fit the step.
     """
-    identity = (context.job.name, spec.name, run.run_id, context.job.sha256)
+    # The moment of opening tells runs of one number in two databases apart.
+    identity = (context.job.name, spec.name, run.run_id, run.run_ts, context.job.sha256)
     if identity in known:
         return known[identity]
     columns = read_columns(transaction, spec)
