@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
 
-.PHONY: help setup
+.PHONY: help setup up down env invoke
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
@@ -25,3 +25,19 @@ $(VENV)/.ready: uv.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --inexact --python $(BIN)/python
 	@touch $@
+
+# The local stack: PostgreSQL, Lambda, Step Functions and the rest of template.yaml on this machine.
+up: $(VENV)/.ready ## Start the local stack; prints its endpoint, DSN and ARNs
+	@$(BIN)/python -m infra.local up
+
+down: ## End the local stack
+	@$(BIN)/python -m infra.local down
+
+env: ## Print the variables for a shell: source <(make env)
+	@$(BIN)/python -m infra.local env
+
+# Both reach the recipe through the environment, so that the JSON needs no second quoting.
+EVENT ?= {}
+export FN EVENT
+invoke: ## Invoke one function: FN=get_chunks EVENT='{"job": …}' or EVENT=file.json
+	@$(BIN)/python -m infra.local invoke "$$FN" "$$EVENT"

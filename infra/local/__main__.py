@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 import re
 import sys
 import time
@@ -43,6 +44,7 @@ def up(options: argparse.Namespace) -> int:
         postgres_port=options.postgres_port,
         secret_name=options.secret_name,
         max_workers=options.max_workers,
+        prewarm=options.prewarm,
     )
     run(stack, files, options.ready_fd)
     return 0
@@ -72,14 +74,7 @@ def status(options: argparse.Namespace) -> int:
 def invoke(options: argparse.Namespace) -> int:
     """Invoke a function; its answer goes to standard output, what it logged to standard error."""
     running = Files(options.data_dir).running()
-    event = options.event
-    try:
-        payload = Path(event[1:]).read_text() if event.startswith("@") else event
-        json.loads(payload)
-    except OSError as error:
-        raise InvokeError(f"cannot read {event[1:]}: {error.strerror}") from None
-    except ValueError as error:
-        raise InvokeError(f"the event is not JSON: {error}") from None
+    payload = _read_event(options.event)
     name = find_function(running, options.function)
     request = urllib.request.Request(
         f"{running.endpoint_url}/2015-03-31/functions/{name}/invocations",
@@ -125,6 +120,19 @@ def find_function(running: Running, name: str) -> str:
     raise InvokeError(f"there is no function {name}; there are {', '.join(sorted(folders))}")
 
 
+def _read_event(event: str) -> str:
+    """The JSON text itself, or that of the file it names."""
+    named = event.removeprefix("@")
+    try:
+        text = Path(named).read_text() if event.startswith("@") or event.endswith(".json") else event
+        json.loads(text)
+    except OSError as error:
+        raise InvokeError(f"cannot read {named}: {error.strerror}") from None
+    except ValueError as error:
+        raise InvokeError(f"the event is not JSON: {error}") from None
+    return text
+
+
 def _short(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
@@ -133,6 +141,7 @@ def _up_arguments(options: argparse.Namespace) -> list[str]:
     arguments = ["--data-dir", str(options.data_dir), "--template", str(options.template)]
     arguments += ["--clock-speed", str(options.clock_speed), "--port", str(options.port)]
     arguments += ["--secret-name", options.secret_name, "--max-workers", str(options.max_workers)]
+    arguments += ["--prewarm", str(options.prewarm)]
     if options.postgres_port:
         arguments += ["--postgres-port", str(options.postgres_port)]
     for parameter in options.parameter:
@@ -158,18 +167,17 @@ def _parser() -> argparse.ArgumentParser:
     starter.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", type=_assignment)
     starter.add_argument("--port", type=int, default=0, help="of the endpoint; default: a free one")
     starter.add_argument("--postgres-port", type=int, help="default: a free one")
-    starter.add_argument(
-        "--clock-speed", type=float, default=1.0, help="how many times as fast waits run"
-    )
+    starter.add_argument("--clock-speed", type=float, default=1.0, help="how many times as fast waits run")
     starter.add_argument("--secret-name", default="sluice/target", help="of the target's connection")
     starter.add_argument("--max-workers", type=int, default=10, help="processes of one function at most")
+    starter.add_argument("--prewarm", type=int, default=0, help="processes of each function started ahead")
     starter.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     command("down", down)
     command("env", env)
     command("status", status)
     invoker = command("invoke", invoke)
     invoker.add_argument("function", help="its folder, logical id or name")
-    invoker.add_argument("event", nargs="?", default="{}", help="JSON, or @FILE")
+    invoker.add_argument("event", nargs="?", default="{}", help="JSON text or a file of it")
     reader = command("logs", logs)
     reader.add_argument("function", help="its folder, logical id or name")
     reader.add_argument("-f", "--follow", action="store_true")
@@ -195,6 +203,10 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python would complain about it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return status_code
 
 

@@ -113,23 +113,27 @@ class LogPump:
         self._thread.start()
 
     def add(self, output: WorkerOutput) -> None:
-        with self._lock:
-            self._added.append(output)
-        self._wake()
+        self._change(self._added, output)
 
     def remove(self, output: WorkerOutput) -> None:
         """Stop reading `output` and close it."""
+        self._change(self._removed, output)
+
+    def _change(self, changes: list[WorkerOutput], output: WorkerOutput) -> None:
         with self._lock:
-            self._removed.append(output)
-        self._wake()
+            if not self._closed:
+                changes.append(output)
+                os.write(self._wake_write, b".")
+                return
+        output.close()
 
     def close(self) -> None:
-        self._closed = True
-        self._wake()
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            os.write(self._wake_write, b".")
         self._thread.join(5)
-
-    def _wake(self) -> None:
-        os.write(self._wake_write, b".")
 
     def _run(self) -> None:
         while not self._closed:
@@ -146,8 +150,9 @@ class LogPump:
 
     def _take_changes(self) -> None:
         with self._lock:
-            added, removed = self._added, self._removed
-            self._added, self._removed = [], []
+            added, removed = self._added.copy(), self._removed.copy()
+            self._added.clear()
+            self._removed.clear()
         for output in added:
             self._selector.register(output.fileno(), selectors.EVENT_READ, output)
         for output in removed:

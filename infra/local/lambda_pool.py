@@ -23,6 +23,9 @@ from infra.local.processes import wait_until
 
 MAX_WORKERS = 10
 IDLE_SECONDS = 300.0
+# A worker that for so long neither loads its module to the end nor asks for work is stopped or stuck.
+STALLED_SECONDS = 60.0
+REAP_SECONDS = 5.0
 
 
 class _Fleet:
@@ -78,11 +81,13 @@ class _Fleet:
         return self._max_workers if reserved is None else min(self._max_workers, max(reserved, 1))
 
     def reap(self, idle_seconds: float) -> None:
-        """End workers that had nothing to do for that long."""
-        horizon = time.monotonic() - idle_seconds
+        """End workers that had nothing to do for that long, and those that do not come back for work."""
+        now = time.monotonic()
         with self._lock:
-            old = [worker for worker in self._idle if worker.idle_since < horizon]
+            old = [worker for worker in self._idle if worker.free_since < now - idle_seconds]
             self._idle = [worker for worker in self._idle if worker not in old]
+            away = [worker for worker in self.workers if worker.current is None and worker not in self._idle]
+            old += [worker for worker in away if worker.free_since < now - STALLED_SECONDS]
         for worker in old:
             worker.kill()
 
@@ -235,6 +240,8 @@ class LambdaPool:
 
     def close(self) -> None:
         """Kill all workers and wait until they are gone."""
+        if self._closing.is_set():
+            return
         self._closing.set()
         for fleet in self._fleets.values():
             fleet.kill()
@@ -255,6 +262,6 @@ class LambdaPool:
         return (lambda lines: observer(function, lines)) if observer else None
 
     def _reap(self) -> None:
-        while not self._closing.wait(min(self._idle_seconds / 4, 15)):
+        while not self._closing.wait(min(self._idle_seconds / 4, STALLED_SECONDS / 4, REAP_SECONDS)):
             for fleet in list(self._fleets.values()):
                 fleet.reap(self._idle_seconds)

@@ -73,7 +73,7 @@ class Worker:
         self.mailbox: queue.SimpleQueue[Invocation | None] = queue.SimpleQueue()
         self.current: Invocation | None = None
         self.initialising = True
-        self.idle_since = time.monotonic()
+        self.free_since = time.monotonic()
         self.log_stream = time.strftime("%Y/%m/%d/[$LATEST]", time.gmtime()) + os.urandom(16).hex()
         self._take, self._give_back, self._init_failed, self._ended = take, give_back, init_failed, ended
         self._lock = threading.Lock()
@@ -106,7 +106,7 @@ class Worker:
     def next_invocation(self) -> tuple[dict[str, str], bytes] | None:
         if self._init_seconds is None:
             self._init_seconds = time.monotonic() - self._began
-        self.idle_since = time.monotonic()
+        self.free_since = time.monotonic()
         invocation = self._take(self) or self.mailbox.get()
         if invocation is None:
             return None
@@ -156,6 +156,7 @@ class Worker:
         if not invocation.claim():
             return
         self.current = None
+        self.free_since = time.monotonic()
         self._sample_memory()
         lines: list[str] = []
         duration = (time.monotonic() - invocation.began) * 1000

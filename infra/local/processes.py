@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import queue
 import signal
@@ -16,8 +15,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
-
-PR_SET_PDEATHSIG = 1
 
 # Runs as the child, before the real program: drops privileges and only then asks the kernel for the signal,
 # because a change of credentials clears that request. A parent that died meanwhile leaves nobody to die for.
@@ -125,7 +122,7 @@ def spawn(
     stdout: int | IO[bytes] = subprocess.DEVNULL,
     stderr: int | IO[bytes] = subprocess.STDOUT,
 ) -> subprocess.Popen[bytes]:
-    """Start a child in its own session that asks for its parent-death signal itself (`die_with_parent`)."""
+    """Start a child, in a session of its own, that asks for its parent-death signal itself."""
 
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -169,15 +166,6 @@ def spawn_tethered(
 
     child: subprocess.Popen[bytes] = _on_spawner(start)
     return child
-
-
-def die_with_parent(parent: int, death_signal: signal.Signals = signal.SIGKILL) -> None:
-    """Called by a child: end with `parent`. Does nothing where the kernel cannot do that."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 def is_alive(pid: int) -> bool:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from infra.local.cloudwatch import LogForwarder
 from infra.local.deploy import Deployer, Deployment, Services
 from infra.local.errors import LocalStackError
 from infra.local.intrinsics import TemplateError
@@ -46,7 +47,7 @@ class LocalStack:
 
     `data_dir` keeps PostgreSQL's data between starts (moto's state is not kept) and the logs. `clock_speed` shortens
     waits, retries and the time between schedules. With `dsn` an existing database is the target, and no server is
-    started. `durable` False makes a throw-away PostgreSQL faster.
+    started. `durable` False makes a throw-away PostgreSQL faster. `prewarm` starts so many workers a function ahead.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class LocalStack:
         durable: bool = True,
         secret_name: str = SECRET_NAME,
         max_workers: int = MAX_WORKERS,
+        prewarm: int = 0,
         region: str = "us-east-1",
     ) -> None:
         self.region = region
@@ -81,6 +83,7 @@ class LocalStack:
         self._durable = durable
         self._secret_name = secret_name
         self._max_workers = max_workers
+        self._prewarm = prewarm
         self._clients: dict[str, Any] = {}
         self._clients_lock = threading.Lock()
         self._session: Any = None
@@ -172,6 +175,8 @@ class LocalStack:
         )
         template = load_template(self._template_path, region=self.region, cache=self.data_dir / "cache")
         self.deployment = Deployer(template, services, parameters=self._parameters).deploy()
+        for function in self.pool.functions():
+            self.pool.prewarm(function.name, self._prewarm)
         self._start_scheduler()
 
     def _start_postgres(self) -> Postgres:
@@ -204,7 +209,9 @@ class LocalStack:
         front_door = FrontDoor(self._port)
         self._cleanup.callback(front_door.close)
         self.endpoint_url = front_door.url
-        self.pool = LambdaPool(self.data_dir / "logs", max_workers=self._max_workers)
+        forwarder = LogForwarder(self.region)
+        self._cleanup.callback(forwarder.close)
+        self.pool = LambdaPool(self.data_dir / "logs", max_workers=self._max_workers, observer=forwarder.put)
         self._cleanup.callback(self.pool.close)
         functions = LambdaApi(self.pool, self._clock_speed)
         self._cleanup.callback(functions.close)
@@ -244,6 +251,7 @@ class LocalStack:
             "username": unquote(parts.username or ""),
             "password": unquote(parts.password or ""),
             "dbname": unquote(parts.path.lstrip("/")),
+            "sslmode": "disable",
         }
         self.client("secretsmanager").create_secret(Name=self._secret_name, SecretString=json.dumps(secret))
 

@@ -121,9 +121,11 @@ class Files:
             except BlockingIOError:
                 raise AlreadyUpError from None
             self.pid.write_text(f"{os.getpid()}\n")
-            yield
-            for path in (self.pid, self.env, self.state):
-                path.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                for path in (self.pid, self.env, self.state):
+                    path.unlink(missing_ok=True)
         finally:
             os.close(handle)
 

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.model.protocol import Move, Scenario
+from tests.model.protocol import APPLICATION, WRITER_ENDS, Move
+from tests.model.scenario import Scenario
 from tests.model.world import GONE, Row, State, Writer, change_rows, unlocked
 
 
 def disturb(scenario: Scenario, state: State) -> Iterator[Move]:
     """Start a disturbance, or commit the one that is open."""
     if state.writer is not None:
-        name = f"application commits: {state.writer.does} rows"
-        yield (name, state.writer.rows), commit_writer(state._replace(writer=None), state.writer)
+        yield (WRITER_ENDS, state.writer.does, "rows", state.writer.rows), commit_writer(state._replace(writer=None), state.writer)
         return
     for writer in possible_writes(scenario, state):
         budget = scenario.spend(state.budget, writer.does)
         if budget is None:
             continue
-        label = (f"application: {writer.does} rows", writer.rows, *([writer.key] if writer.key >= 0 else []))
+        label = (APPLICATION, writer.does, "rows", writer.rows, *(["to key", writer.key] if writer.key >= 0 else []))
         spent = state._replace(budget=budget)
         if scenario.slow_writer:
             yield label, spent._replace(writer=writer)
@@ -30,14 +30,9 @@ def disturb(scenario: Scenario, state: State) -> Iterator[Move]:
             yield label, commit_writer(spent, writer)
     budget = scenario.spend(state.budget, "insert")
     if budget is not None:
-        for key in insert_keys(scenario):
+        for key in scenario.new_keys:
             rows = (*state.rows, Row(key, (0,) * scenario.runs))
-            yield ("application: insert with key", key), state._replace(rows=rows, budget=budget)
-
-
-def insert_keys(scenario: Scenario) -> tuple[int, ...]:
-    """One new row per chunk of the plan is enough: at the first key of its range."""
-    return tuple(lo for lo, _ in scenario.ranges)
+            yield (APPLICATION, "insert with key", key), state._replace(rows=rows, budget=budget)
 
 
 def possible_writes(scenario: Scenario, state: State) -> Iterator[Writer]:
@@ -77,4 +72,4 @@ def commit_writer(state: State, writer: Writer) -> State:
     rows = change_rows(
         state, writer.rows, lambda row: row._replace(flag=False, key=row.key if key is None else key)
     )
-    return state._replace(rows=rows, unmarked=state.unmarked + marks)
+    return state._replace(rows=rows, marks=state.marks - marks)

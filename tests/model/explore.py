@@ -1,8 +1,8 @@
 """Visit every state a model can reach, breadth first, and explain what went wrong with the shortest trace.
 
-A model gives three functions: `moves` (what may happen next), `judge` (is this move, and the state it leads
-to, wrong?) and, for liveness, `helps` (may this move be counted on when nobody disturbs the run?). A state is any
-hashable value; two ways of reaching an equal state are one state.
+A model gives two functions: `moves` (what may happen next) and `judge` (is this move, or the state it leads to,
+wrong?). A state is any hashable value; two ways of reaching an equal state are one state. The first item of a
+move's label is its kind, so that liveness can be asked about some kinds of moves only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-Label = tuple[object, ...]  # ("T1 marks", chunk, rows): the first item names the action
+Label = tuple[object, ...]  # (kind, what happens, with which rows, …)
 S = TypeVar("S", bound=Hashable)
 Moves = Callable[[S], Iterable[tuple[Label, S]]]
 Judge = Callable[[S, Label, S], Collection[str]]
@@ -27,7 +27,7 @@ class Exploration(Generic[S]):
     transitions: int = 0
     violations: dict[str, list[Label]] = field(default_factory=dict)
     parents: array[int] = field(default_factory=lambda: array("l"))
-    helpful: array[int] = field(default_factory=lambda: array("l"))  # from, to, from, to, …
+    edges: dict[object, array[int]] = field(default_factory=dict)  # by kind: from, to, from, to, …
 
     def trace_to(self, number: int) -> list[Label]:
         """The labels on the way from the start to a visited state."""
@@ -43,10 +43,13 @@ class Exploration(Generic[S]):
         """The counter-example of one kind of violation, one move a line."""
         return f"{kind}:\n{tell(self.violations[kind])}"
 
-    def cannot_reach(self, goal: Callable[[S], bool]) -> Iterator[int]:
-        """Numbers of the visited states from which helpful moves alone never lead to a goal, nearest first."""
+    def cannot_reach(self, goal: Callable[[S], bool], kinds: Collection[str]) -> Iterator[int]:
+        """Numbers of the visited states from which moves of some kinds never lead to a goal, nearest first."""
         reaches = bytearray(len(self.states))
-        before = _predecessors(self.helpful, len(self.states))
+        edges = array("l")
+        for kind in kinds:
+            edges.extend(self.edges.get(kind, ()))
+        before = _predecessors(edges, len(self.states))
         frontier = [number for number, state in enumerate(self.states) if goal(state)]
         for number in frontier:
             reaches[number] = 1
@@ -60,7 +63,11 @@ class Exploration(Generic[S]):
 
 def tell(trace: list[Label]) -> str:
     """A trace as numbered lines."""
-    return "\n".join(f"  {n:2}. {' '.join(map(str, label))}" for n, label in enumerate(trace, 1)) or "  at once"
+    return "\n".join(f"  {n:2}. {label[0]}: {' '.join(map(str, label[1:]))}" for n, label in enumerate(trace, 1)) or "  at once"
+
+
+def _say(label: Label) -> str:
+    return f"{label[0]}: {' '.join(map(str, label[1:]))}"
 
 
 def explore(
@@ -68,7 +75,7 @@ def explore(
     moves: Moves[S],
     judge: Judge[S],
     *,
-    helps: Callable[[Label], bool] | None = None,
+    keep: Collection[str] = (),
     until: Collection[str] | None = None,
 ) -> Exploration[S]:
     """
@@ -79,8 +86,8 @@ def explore(
     judge
         Kinds of violation of one move (state before, label, state after). What lies behind a violation is not
         visited: the trace is already lost.
-    helps
-        Which moves to keep for `cannot_reach`; none are kept without it.
+    keep
+        Kinds of moves to remember for `cannot_reach`.
     until
         Stop early, once every one of these kinds has been found.
 
@@ -90,7 +97,7 @@ def explore(
         With the shortest trace for each kind of violation found.
     """
     found: Exploration[S] = Exploration(moves)
-    known = {start: 0}
+    known: dict[S, int] = {start: 0}
     found.states.append(start)
     found.parents.append(0)
     for number, state in enumerate(found.states):  # grows while it is walked: this is the queue
@@ -108,8 +115,8 @@ def explore(
             if target == len(found.states):
                 found.states.append(after)
                 found.parents.append(number)
-            if helps is not None and target != number and helps(label):
-                found.helpful.extend((number, target))
+            if label[0] in keep and target != number:
+                found.edges.setdefault(label[0], array("l")).extend((number, target))
     return found
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.model.protocol import (
+    HELP,
+    TROUBLE,
     Move,
-    Scenario,
     clear_flags,
     end_run,
     is_drained,
     target_is_free,
     to_do,
 )
+from tests.model.scenario import Scenario
 from tests.model.world import ACTIVE, Chunk, State, change_chunk, change_run
 
 
@@ -32,13 +34,13 @@ def steer(scenario: Scenario, state: State, number: int) -> Iterator[Move]:
     run = state.runs[number - 1]
     if "pause" in scenario.operator:
         paused = run._replace(desired="pause" if run.desired == "run" else "run")
-        name = "pauses" if run.desired == "run" else "resumes"
-        yield (f"operator {name} run {number}",), state._replace(runs=change_run(state, number, paused))
+        name = (TROUBLE, "pauses run") if run.desired == "run" else (HELP, "resumes run")
+        yield (*name, number), state._replace(runs=change_run(state, number, paused))
     if is_drained(scenario, state, number):
         if "cancel" in scenario.operator:
-            yield from end_run(scenario, state, number, "cancelled")
+            yield from end_run(scenario, state, number, "cancelled", TROUBLE)
         if "fail" in scenario.operator:
-            yield from end_run(scenario, state, number, "failed")
+            yield from end_run(scenario, state, number, "failed", TROUBLE)
 
 
 def take_up(scenario: Scenario, state: State, number: int) -> Iterator[Move]:
@@ -49,7 +51,7 @@ def take_up(scenario: Scenario, state: State, number: int) -> Iterator[Move]:
         return
     if run.state == "failed" and not any(c.state == "quarantined" for c in state.chunks if c.run == number):
         runs = change_run(state, number, run._replace(state="running", desired="run"))
-        yield (f"operator starts run {number} again by its key",), state._replace(runs=runs)
+        yield (HELP, f"starts run {number} again by its key"), state._replace(runs=runs)
     if run.generation < scenario.generations and is_drained(scenario, state, number):
         yield from reset(scenario, state, number)
 
@@ -70,7 +72,7 @@ def reset(scenario: Scenario, state: State, number: int) -> Iterator[Move]:
     runs = change_run(cleared, number, state.runs[number - 1]._replace(
         state="running", desired="run", generation=generation, marks_complete=False
     ))
-    yield (f"operator resets run {number}",), cleared._replace(runs=runs, chunks=chunks)
+    yield (TROUBLE, f"operator resets run {number}"), cleared._replace(runs=runs, chunks=chunks)
 
 
 def treat_chunk(scenario: Scenario, state: State, number: int) -> Iterator[Move]:
@@ -82,7 +84,7 @@ def treat_chunk(scenario: Scenario, state: State, number: int) -> Iterator[Move]
     if chunk.state in ("planned", "marked") and run.state in ACTIVE:
         if "quarantine" in scenario.operator:
             chunks = change_chunk(state.chunks, number, chunk._replace(state="quarantined"))
-            yield (f"chunk {number} is quarantined",), state._replace(chunks=chunks)
+            yield (TROUBLE, f"chunk {number} is quarantined"), state._replace(chunks=chunks)
         if "split" in scenario.operator:
             yield from split(state, number)
     if chunk.state == "quarantined" and (not rules.newest_run or chunk.run == len(state.runs)):
@@ -90,7 +92,7 @@ def treat_chunk(scenario: Scenario, state: State, number: int) -> Iterator[Move]
         if run.state in ACTIVE or (run.state == "failed" and target_is_free(scenario, others)):
             chunks = change_chunk(state.chunks, number, chunk._replace(state="planned"))
             runs = change_run(state, chunk.run, run._replace(state="running"))
-            yield (f"operator retries chunk {number}",), state._replace(chunks=chunks, runs=runs)
+            yield (HELP, f"retries chunk {number}"), state._replace(chunks=chunks, runs=runs)
 
 
 def split(state: State, number: int) -> Iterator[Move]:
@@ -105,4 +107,4 @@ def split(state: State, number: int) -> Iterator[Move]:
         Chunk(cut + 1, parent.hi, parent.state, parent.run, parent.generation, parent.late),
     )
     chunks = (*change_chunk(state.chunks, number, parent._replace(state="split")), *children)
-    yield (f"chunk {number} is split after key {cut}",), state._replace(chunks=chunks)
+    yield (TROUBLE, f"chunk {number} is split after key {cut}"), state._replace(chunks=chunks)

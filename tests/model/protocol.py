@@ -27,9 +27,9 @@ allowed, the manifest in S3, key values and collations, sub-ranges within a chun
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from tests.model.explore import Label
+from tests.model.scenario import Rules, Scenario
 from tests.model.world import (
     ACTIVE,
     DROPPED,
@@ -53,54 +53,12 @@ from tests.model.world import (
 
 Move = tuple[Label, State]
 
+# Kinds of moves. Attempts, the planner and the end of a writer's transaction need nobody's help and come of themselves.
+ATTEMPT, PLANNER, WRITER_ENDS = "attempt", "planner", "application commits"
+HELP = "operator helps"  # resume, retry, start again: what an operator does to bring a run home
+TROUBLE = "trouble"  # crashes, and what an operator or the engine does to a run on the way
+APPLICATION = "application"  # others change the target
 
-@dataclass(frozen=True)
-class Rules:
-    """What the protocol insists on. Each may be taken away, to see what it is there for."""
-
-    stamp: bool = True  # T2 stamps what it applies; a stamped row is no longer to do
-    ledger: bool = True  # T1 and T2 lock the chunk's ledger row and test its state
-    exact_state: bool = True  # T2 works only on a chunk that is 'marked' (fused: 'planned')
-    mark_tests_stamp: bool = True  # T1 marks only rows that are to do
-    flag_with_stamp: bool = True  # the statement that stamps clears the flag
-    post_check: bool = True  # T2 commits 'done' only when its range has nothing left to do
-    sweep: bool = True  # the planner opens late chunks until nothing is left to do anywhere
-    late_numbers: bool = True  # a late chunk gets a number of its own
-    run_barrier: bool = True  # T1 and T2 hold the run row; what ends or resets a run waits for them
-    active_run: bool = True  # T1 and T2 work only for a run that is active, wanted and of their generation
-    one_active: bool = True  # the unique index: one active run per target
-    newest_run: bool = True  # only the newest run of a target may be taken up again
-    reset_leaves_split: bool = True  # a reset puts neither 'done' nor 'split' chunks back
-    chunk_lock: bool = True  # split and quarantine lock the chunk, like T1 and T2
-    finish_unflags: bool = True  # whoever ends a run clears the flags it leaves
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """A small target table, who may disturb the run, and how often."""
-
-    name: str
-    mode: str = "visible"  # visible | fused | run
-    keys: tuple[int, ...] = (0, 1, 2)  # one row for each
-    ranges: tuple[tuple[int, int], ...] = ((0, 1), (2, 2))  # chunks of the plan
-    sessions: int = 2  # transactions open at once
-    runs: int = 1
-    generations: int = 1
-    budget: tuple[tuple[str, int], ...] = ()  # disturbances of the data, see disturbances.py
-    operator: frozenset[str] = frozenset()  # split | quarantine | pause | cancel | fail
-    slow_writer: bool = False  # the application's transactions stay open for a while
-    rules: Rules = field(default=Rules())
-
-    def first_state(self) -> State:
-        rows = tuple(Row(key, (0,) * self.runs) for key in self.keys)
-        return State(rows, budget=tuple(count for _, count in self.budget))
-
-    def spend(self, budget: tuple[int, ...], what: str) -> tuple[int, ...] | None:
-        """The budget after one more disturbance of a kind; None when that is used up."""
-        for place, (name, _) in enumerate(self.budget):
-            if name == what and budget[place]:
-                return (*budget[:place], budget[place] - 1, *budget[place + 1 :])
-        return None
 
 
 def to_do(row: Row, run: int) -> bool:
@@ -116,9 +74,6 @@ def work_of(scenario: Scenario, chunk: Chunk, at: str) -> Predicate:
     if scenario.mode == "fused":
         return lambda row: chunk.has(row) and to_do(row, chunk.run)
     return lambda row: chunk.has(row) and to_do(row, chunk.run) and row.flag
-
-
-# T1 and T2 ------------------------------------------------------------------------------------------------
 
 
 def work(scenario: Scenario, state: State) -> Iterator[Move]:
@@ -137,11 +92,11 @@ def work(scenario: Scenario, state: State) -> Iterator[Move]:
             wanted = work_of(scenario, state.chunks[session.chunk], session.at)
             further = visit(state, session, wanted)
             if further != session:
-                yield (f"{name} goes on, locked rows", further.held), with_session(rest, further)
-            yield (f"{name} gives up waiting: rolls back",), rest
+                yield (ATTEMPT, f"{name} goes on, locked rows", further.held), with_session(rest, further)
+            yield (ATTEMPT, f"{name} gives up waiting: rolls back"), rest
             continue
-        yield (f"{name} commits, rows", session.held), commit(scenario, rest, session)
-        yield (f"{name} rolls back",), rest
+        yield (ATTEMPT, f"{name} commits, rows", session.held), commit(scenario, rest, session)
+        yield (TROUBLE, f"{name} rolls back"), rest
 
 
 def begin_work(scenario: Scenario, state: State, number: int, at: str) -> Iterator[Move]:
@@ -157,7 +112,7 @@ def begin_work(scenario: Scenario, state: State, number: int, at: str) -> Iterat
         if at == "T2" and scenario.mode == "run" and not run.marks_complete:
             continue
         after = begin(state, Session(at, number, ticket=ticket), work_of(scenario, chunk, at))
-        yield (f"{at} of chunk {number} begins, generation", ticket), after
+        yield (ATTEMPT, f"{at} of chunk {number} begins, generation", ticket), after
 
 
 def may_work(scenario: Scenario, state: State, number: int, at: str) -> bool:
@@ -176,13 +131,24 @@ def commit(scenario: Scenario, state: State, session: Session) -> State:
     chunk, number = state.chunks[session.chunk], session.chunk
     if session.at == "T1":
         rows = change_rows(state, session.held, lambda row: row._replace(flag=True))
-        marked = chunk._replace(state="marked", marked=chunk.marked + len(session.held))
-        return state._replace(rows=rows, chunks=change_chunk(state.chunks, number, marked))
+        marks = len(session.held)
+        chunk = chunk._replace(
+            state=noted(scenario.rules, chunk, "marked"), marked=0 if scenario.rules.stamp else marks
+        )
+        return state._replace(
+            rows=rows, chunks=change_chunk(state.chunks, number, chunk), marks=state.marks + marks
+        )
     rows = change_rows(state, session.held, lambda row: applied(scenario.rules, row, chunk.run))
     updated = chunk.updated + len(session.held)
-    verdict = t2_verdict(scenario.rules, rows, chunk, updated)
+    verdict = noted(scenario.rules, chunk, t2_verdict(scenario.rules, rows, chunk, len(session.held)))
     chunks = change_chunk(state.chunks, number, chunk._replace(state=verdict, updated=updated))
-    return state._replace(rows=rows, chunks=chunks)
+    used = sum(state.rows[n].flag for n in session.held)
+    return state._replace(rows=rows, chunks=chunks, marks=state.marks - used)
+
+
+def noted(rules: Rules, chunk: Chunk, state: str) -> str:
+    """What the ledger says next. Without a ledger an orchestrator only remembers who has answered 'done'."""
+    return state if rules.ledger or state == "done" else chunk.state
 
 
 def applied(rules: Rules, row: Row, run: int) -> Row:
@@ -194,7 +160,7 @@ def applied(rules: Rules, row: Row, run: int) -> Row:
     )
 
 
-def t2_verdict(rules: Rules, rows: tuple[Row, ...], chunk: Chunk, updated: int) -> str:
+def t2_verdict(rules: Rules, rows: tuple[Row, ...], chunk: Chunk, count: int) -> str:
     """
     The ledger state that T2 commits: done when nothing visible is left to do in the range, else planned again.
 
@@ -202,12 +168,9 @@ def t2_verdict(rules: Rules, rows: tuple[Row, ...], chunk: Chunk, updated: int) 
     are left; then T2 can only compare counts, and quarantine the chunk when marks are missing.
     """
     if not rules.stamp:
-        return "done" if updated == chunk.marked or not rules.post_check else "quarantined"
+        return "done" if count == chunk.marked or not rules.post_check else "quarantined"
     left = any(chunk.has(row) and to_do(row, chunk.run) for row in rows)
     return "planned" if left and rules.post_check else "done"
-
-
-# Planner --------------------------------------------------------------------------------------------------
 
 
 def plan(scenario: Scenario, state: State) -> Iterator[Move]:
@@ -216,7 +179,7 @@ def plan(scenario: Scenario, state: State) -> Iterator[Move]:
     if number <= scenario.runs and target_is_free(scenario, state):
         chunks = tuple(Chunk(lo, hi, run=number) for lo, hi in scenario.ranges)
         yield (
-            (f"T0 plans run {number}",),
+            (PLANNER, f"T0 plans run {number}"),
             state._replace(runs=(*state.runs, Run()), chunks=(*state.chunks, *chunks)),
         )
     for number, run in enumerate(state.runs, 1):
@@ -230,16 +193,16 @@ def plan_round(scenario: Scenario, state: State, number: int) -> Iterator[Move]:
     run = state.runs[number - 1]
     if scenario.mode == "run" and not run.marks_complete and "planned" not in states:
         complete = run._replace(marks_complete=True)
-        yield ("planner: all chunks are marked",), state._replace(runs=change_run(state, number, complete))
+        yield (PLANNER, "all chunks are marked"), state._replace(runs=change_run(state, number, complete))
     if not states <= {*DROPPED, "quarantined"}:
         return
     left = [row.key for row in state.rows if to_do(row, number)]
     if "quarantined" in states:
-        yield from end_run(scenario, state, number, "failed")
+        yield from end_run(scenario, state, number, "failed", PLANNER)
     elif left and scenario.rules.sweep:
-        yield ("planner opens a late chunk for keys", min(left), max(left)), open_late(scenario, state, number)
+        yield (PLANNER, "opens a late chunk for keys", min(left), max(left)), open_late(scenario, state, number)
     else:
-        yield from end_run(scenario, state, number, "succeeded")
+        yield from end_run(scenario, state, number, "succeeded", PLANNER)
 
 
 def open_late(scenario: Scenario, state: State, number: int) -> State:
@@ -253,16 +216,16 @@ def open_late(scenario: Scenario, state: State, number: int) -> State:
     return state._replace(chunks=change_chunk(state.chunks, reused, late))
 
 
-def end_run(scenario: Scenario, state: State, number: int, outcome: str) -> Iterator[Move]:
+def end_run(scenario: Scenario, state: State, number: int, outcome: str, kind: str) -> Iterator[Move]:
     """Set the final state and, in the same transaction, clear the flags that are left."""
     run = state.runs[number - 1]
     ended = state._replace(runs=change_run(state, number, run._replace(state=outcome)))
     if not scenario.rules.finish_unflags:
-        yield (f"run {number} ends: {outcome}",), ended
+        yield (kind, f"run {number} ends: {outcome}"), ended
         return
     cleared = clear_flags(ended)
     if cleared is not None:
-        yield (f"run {number} ends: {outcome}",), cleared
+        yield (kind, f"run {number} ends: {outcome}"), cleared
 
 
 def clear_flags(state: State) -> State | None:
@@ -271,7 +234,7 @@ def clear_flags(state: State) -> State | None:
     if not set(flagged) <= set(unlocked(state)):
         return None
     rows = change_rows(state, flagged, lambda row: row._replace(flag=False))
-    return state._replace(rows=rows, unmarked=state.unmarked + len(flagged))
+    return state._replace(rows=rows, marks=state.marks - len(flagged))
 
 
 def is_drained(scenario: Scenario, state: State, number: int) -> bool:

@@ -26,7 +26,12 @@ class Row(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """A row of the ledger: the keys lo..hi of one run. `owner` is the token of a lease (broken designs only)."""
+    """
+    A row of the ledger: the keys lo..hi of one run.
+
+    `updated` is the column rows_updated. `marked`, the rows of the last T1, is kept only for the design without a
+    stamp, which has nothing else to go by. `owner` is the token of a lease (broken designs only).
+    """
 
     lo: int
     hi: int
@@ -75,7 +80,12 @@ class Writer(NamedTuple):
 
 
 class State(NamedTuple):
-    """One state of everything. `budget` is what is left of each disturbance, in the scenario's order."""
+    """
+    One state of everything.
+
+    `budget` is what is left of each disturbance, in the scenario's order. `marks` is the account of I8: rows
+    marked by T1, less those applied by T2, cleared by hand or by a reset, or deleted while marked.
+    """
 
     rows: tuple[Row, ...]
     chunks: tuple[Chunk, ...] = ()
@@ -83,7 +93,7 @@ class State(NamedTuple):
     sessions: tuple[Session, ...] = ()
     writer: Writer | None = None
     budget: tuple[int, ...] = ()
-    unmarked: int = 0  # marks that went without being applied: cleared by hand, by a reset, with a deleted row
+    marks: int = 0
 
 
 Predicate = Callable[[Row], bool]

@@ -174,8 +174,11 @@ def _update_map_run(service: StateMachineService, body: Body) -> Body:
     run = service.map_run(_text(body, "mapRunArn"))
     if run.status != RUNNING:
         raise ApiError("ValidationException", f"The Map Run is {run.status} and cannot be changed.")
-    concurrency, count = body.get("maxConcurrency"), body.get("toleratedFailureCount")
-    run.update(concurrency, body.get("toleratedFailurePercentage"), count)
+    for name in ("maxConcurrency", "toleratedFailureCount", "toleratedFailurePercentage"):
+        value = body.get(name, 0)
+        if not isinstance(value, int | float) or value < 0:
+            raise ApiError("ValidationException", f"'{name}' must be a number of at least 0.")
+    run.update(body.get("maxConcurrency"), body.get("toleratedFailurePercentage"), body.get("toleratedFailureCount"))
     return {}
 
 

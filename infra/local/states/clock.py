@@ -17,7 +17,8 @@ class Clock:
 
     `speed` divides Wait states and Retry intervals only (math.inf: no wait at all). Timeouts are measured
     against the time the work really took plus the unshortened length of the waits, so a Wait of an hour still
-    exceeds a TimeoutSeconds of a minute, and a Lambda function never has less time than its state grants.
+    exceeds a TimeoutSeconds of a minute, and a Lambda function never has less time than its state grants. (What a
+    Map's iterations or children leave out of their waits does not count for the execution around them.)
     """
 
     def __init__(self, speed: float = 1.0) -> None:

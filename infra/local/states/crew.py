@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 
 from .clock import Scope
-
-log = logging.getLogger(__name__)
 
 
 class Crew:
@@ -24,13 +21,17 @@ class Crew:
         self._next = 0
         self._threads = 0
         self._stopped = False
+        self._broken: Exception | None = None
         self._wanted = self._cap(limit)
 
     def _cap(self, limit: int) -> int:
         return min(limit or self._max_threads, self._max_threads)
 
     def run(self, scope: Scope) -> None:
-        """Work off all jobs, or until `stop`. Raises Stopped or DeadlinePassed of the scope."""
+        """Work off all jobs, or until `stop`.
+
+        Raises Stopped or DeadlinePassed of the scope, and what a job itself raised, which ends the work.
+        """
         if not self._jobs:
             return
         self.resize(self._wanted)
@@ -38,6 +39,8 @@ class Crew:
             scope.wait_for(self._finished)
         finally:
             self.stop()
+        if self._broken:
+            raise self._broken
 
     def resize(self, limit: int) -> None:
         """Change the number of jobs that run at once; running jobs finish."""
@@ -66,6 +69,6 @@ class Crew:
                 self._next += 1
             try:
                 self._work(index)
-            except Exception:
-                log.exception("%s: job %d broke", self._name, index)
+            except Exception as error:
+                self._broken = error
                 self.stop()

@@ -62,6 +62,14 @@ def exited(name: str, data: Data, assigned: Mapping[str, str]) -> dict[str, Any]
     return details
 
 
+def epoch(text: str) -> float:
+    """Seconds since the epoch of an RFC 3339 timestamp with its offset; ValueError for any other text."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"'{text}' has no offset from UTC")
+    return moment.timestamp()
+
+
 def iso(seconds: float) -> str:
     """An epoch time as the context object writes it, to the millisecond in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

@@ -96,7 +96,6 @@ class Caught(State):
 class Task(Caught):
     """One call of a service: `integration` is `lambda:invoke`, `sns:publish` or `states:startExecution.sync:2`."""
 
-    resource: str
     integration: str
     arguments: Template | None
     timeout: Template | None
@@ -140,4 +139,3 @@ class Definition:
 
     processor: Processor
     timeout: int | None
-    comment: str = ""

@@ -32,6 +32,7 @@ class Environment:
         start_execution: StartExecution,
         register_map_run: Callable[[MapRun], None],
         register_child: Callable[[Execution], None],
+        retire_map_run: Callable[[MapRun], None],
     ) -> None:
         self.invoke_lambda = invoke_lambda
         self.s3 = s3
@@ -43,6 +44,7 @@ class Environment:
         self.start_execution = start_execution
         self.register_map_run = register_map_run
         self.register_child = register_child
+        self.retire_map_run = retire_map_run
         self.chance = random.Random()
         self.tasks = Tasks(self)
         self.maps = Maps(self)

@@ -41,9 +41,13 @@ class StateError(Exception):
         self.error = error
         self.cause = cause
 
-    def output(self) -> dict[str, Any]:
-        """`$states.errorOutput`; a key that was not given is left out."""
-        pairs = (("Error", self.error), ("Cause", self.cause))
+    def output(self) -> dict[str, str]:
+        """`$states.errorOutput`; the service writes empty texts where there is none, as with States.Timeout."""
+        return {"Error": self.error or "", "Cause": self.cause or ""}
+
+    def details(self) -> dict[str, str]:
+        """The members of a history event; one that was not given is left out."""
+        pairs = (("error", self.error), ("cause", self.cause))
         return {name: value for name, value in pairs if value is not None}
 
 

@@ -52,11 +52,8 @@ class Execution:
         self._clock = clock
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
-
-    def open(self) -> int:
-        """Write the first event; its id."""
-        details = {"input": self.input.text, "inputDetails": NOT_TRUNCATED, "roleArn": self.role_arn}
-        return self.history.add("ExecutionStarted", 0, details)
+        details = {"input": data.text, "inputDetails": NOT_TRUNCATED, "roleArn": role_arn}
+        self.first_event = self.history.add("ExecutionStarted", 0, details)
 
     def on_end(self, listener: Listener) -> None:
         """Call `listener` once the execution has ended, at once if it already has."""

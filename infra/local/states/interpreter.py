@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .clock import Scope
-from .data import MAX_BYTES, Data, entered, exited, iso, limited, to_bytes, too_long
+from .data import Data, entered, epoch, exited, iso, limited, to_bytes
 from .definition import Choice, Fail, Map, Processor, State, Task, Wait
 from .errors import (
     DATA_LIMIT_EXCEEDED,
@@ -50,7 +49,7 @@ def run_execution(environment: Environment, execution: Execution, machine_name: 
         processor=execution.definition.processor,
         scope=execution.scope,
         context=execution.context(machine_name),
-        last_event=execution.open(),
+        last_event=execution.first_event,
     )
     try:
         execution.succeed(branch.run(execution.input), branch.last_event)
@@ -217,9 +216,9 @@ class Visit:
         else:
             text = self.evaluate(state.timestamp)
             try:
-                seconds = datetime.fromisoformat(text).timestamp() - self.branch.scope.clock.now()
+                seconds = epoch(text) - self.branch.scope.clock.now()
             except ValueError as error:
-                raise EvaluationError(f"'{text}' is not a timestamp.", "Timestamp") from error
+                raise EvaluationError(f"'{text}' is not an RFC 3339 timestamp.", "Timestamp") from error
         self.branch.scope.sleep(max(0.0, seconds))
 
     def _attempts(self, state: Task | Map) -> Outcome:
@@ -239,15 +238,12 @@ class Visit:
     def _attempt(self, state: Task | Map) -> Outcome:
         environment = self.branch.environment
         result = environment.maps.run(self, state) if isinstance(state, Map) else environment.tasks.run(self, state)
-        if state.output is None and too_long(result.text):
-            raise StateError(DATA_LIMIT_EXCEEDED, _too_large(state.name))
         return self._leave(state.next, state.output, state.assign, result, result=result.value)
 
     def _caught(self, state: Task | Map, error: StateError) -> Outcome:
-        found = catcher_for(state.catch, error.error)
-        if found is None:
+        catcher = catcher_for(state.catch, error.error)
+        if catcher is None:
             raise error
-        _, catcher = found
         output = error.output()
         default = limited(output, f"error of the state '{state.name}'")
         return self._leave(catcher.next, catcher.output, catcher.assign, default, errorOutput=output)
@@ -260,7 +256,3 @@ class Visit:
 def item_context(index: int, item: Any) -> dict[str, Any]:
     """The part of `$states.context` that tells an iteration its item."""
     return {"Map": {"Item": {"Index": index, "Value": to_jsonata(item)}}}
-
-
-def _too_large(name: str) -> str:
-    return f"The state/task '{name}' returned a result with a size exceeding {MAX_BYTES} bytes."

@@ -43,7 +43,7 @@ class MapRun:
         self.stop: float | None = None
         self.children: list[Execution | None] = [None] * total
         self.results_written = 0
-        self.on_resize: Callable[[int], None] = lambda limit: None
+        self.on_resize: Callable[[int], None] = _ignore
         self._clock = clock
         self._lock = threading.Lock()
         self._open = True
@@ -86,10 +86,17 @@ class MapRun:
         for child in running:
             child.abort()
 
+    def forget_children(self) -> list[Execution]:
+        """Let go of the children, of which the counters stay; what was let go."""
+        children = [child for child in self.children if child]
+        self.children = []
+        return children
+
     def finish(self, status: str) -> None:
         """Set the final status."""
         self.stop = self._clock.now()
         self.status = status
+        self.on_resize = _ignore
 
     def update(self, max_concurrency: int | None, percentage: float | None, count: int | None) -> None:
         """Change the limits of a running Map Run; None leaves one as it is."""
@@ -128,3 +135,7 @@ class MapRun:
             "executionCounts": counts,
             "redriveCount": 0,
         }
+
+
+def _ignore(limit: int) -> None:
+    """Stands in where nothing runs; a finished Map Run keeps nothing else alive."""

@@ -12,13 +12,13 @@ from .crew import Crew
 from .data import Data, limited
 from .definition import Definition, Map
 from .errors import EXCEED_TOLERATED_FAILURES, ITEM_READER_FAILED, DeadlinePassed, StateError, Stopped
-from .execution import ABORTED, FAILED, SUCCEEDED, Execution
+from .execution import ABORTED, FAILED, RUNNING, SUCCEEDED, Execution
+from .interpreter import Branch, Visit, item_context, run_execution
 from .map_io import ResultWriter, read_items
 from .map_run import MapRun
 
 if TYPE_CHECKING:
     from .environment import Environment
-    from .interpreter import Visit
 
 
 class Maps:
@@ -81,8 +81,6 @@ class _Inline:
         return limited(self._results, f"result of the state '{self._state.name}'")
 
     def _iterate(self, index: int) -> None:
-        from .interpreter import Branch, item_context
-
         outer = self._visit.branch
         scope = Scope(self._environment.clock, self._group)
         context = {**outer.context, **item_context(index, self._items[index])}
@@ -152,21 +150,29 @@ class _Distributed:
         self._run.on_resize = self._crew.resize
 
     def run(self) -> Data:
-        branch, run = self._visit.branch, self._run
-        self._environment.register_map_run(run)
-        branch.record("MapRunStarted", {"mapRunArn": run.arn})
+        self._environment.register_map_run(self._run)
         try:
+            return self._work()
+        finally:
+            self._run.close()
+            if self._run.status == RUNNING:
+                self._run.finish(FAILED)
+            self._environment.retire_map_run(self._run)
+
+    def _work(self) -> Data:
+        branch, run = self._visit.branch, self._run
+        try:
+            branch.record("MapRunStarted", {"mapRunArn": run.arn})
             self._crew.run(branch.scope)
+            # Past the threshold, children still run: what is written below must be their last word.
             run.close()
             result = self._result()
         except (Stopped, DeadlinePassed):
-            run.close()
             run.finish(ABORTED)
             raise
         except StateError as error:
             run.finish(FAILED)
-            details = {name.lower(): value for name, value in error.output().items()}
-            branch.record("MapRunFailed", details)
+            branch.record("MapRunFailed", error.details())
             raise
         run.finish(SUCCEEDED)
         branch.record("MapRunSucceeded")
@@ -184,8 +190,6 @@ class _Distributed:
 
     def _child(self, index: int) -> None:
         """One item: a child execution that sees nothing of the parent but its input."""
-        from .interpreter import run_execution
-
         try:
             data = self._visit.item_input(self._state.selector, index, self._items[index])
             child = self._new_child(data)

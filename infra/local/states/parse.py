@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from .data import epoch
 from .definition import Choice, ChoiceRule, Definition, Fail, Map, Pass, Processor, State, Succeed, Task, Wait
 from .jsonata import Constant
 from .parse_catching import read_catch, read_retry
@@ -58,7 +59,7 @@ class _Parser:
         processor = self._processor(reader, level)
         reader.finish()
         self._check_variables(level, frozenset())
-        return Definition(processor, timeout, str(reader.source.get("Comment", "")))
+        return Definition(processor, timeout)
 
     def _processor(self, reader: Reader, level: Level) -> Processor:
         """The members StartAt and States of a machine or ItemProcessor."""
@@ -137,6 +138,8 @@ class _Parser:
         seconds, timestamp = reader.number("Seconds", 0, MAX_SECONDS), reader.string("Timestamp")
         if (seconds is None) == (timestamp is None):
             reader.problem(f"{reader.owner}: needs either 'Seconds' or 'Timestamp'.")
+        if isinstance(timestamp, Constant):
+            _check_timestamp(reader, timestamp.value)
         return Wait(
             name=name,
             type="Wait",
@@ -158,7 +161,6 @@ class _Parser:
         )
 
     def _task(self, reader: Reader, name: str) -> State:
-        resource, integration = read_integration(reader)
         return Task(
             name=name,
             type="Task",
@@ -167,8 +169,7 @@ class _Parser:
             assign=reader.assignments(RESULT),
             retry=read_retry(reader),
             catch=read_catch(reader),
-            resource=resource,
-            integration=integration,
+            integration=read_integration(reader),
             arguments=reader.template("Arguments", INPUT),
             timeout=reader.number("TimeoutSeconds", 1, MAX_SECONDS),
         )
@@ -224,6 +225,13 @@ def _next(reader: Reader) -> str | None:
     if (target is None) == (not end):
         reader.problem(f"{reader.owner}: needs either 'Next' or 'End': true.")
     return target
+
+
+def _check_timestamp(reader: Reader, value: object) -> None:
+    try:
+        epoch(str(value))
+    except ValueError:
+        reader.problem(f"{reader.owner}: 'Timestamp' is an RFC 3339 timestamp, not '{value}'.", "Timestamp")
 
 
 def _rule(entry: Reader) -> ChoiceRule:

@@ -24,19 +24,19 @@ _ARGUMENTS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
 }
 
 
-def read_integration(reader: Reader) -> tuple[str, str]:
-    """A Task's Resource and the integration it names; checks the names of its Arguments too."""
+def read_integration(reader: Reader) -> str:
+    """The integration that a Task's Resource names; checks the names of its Arguments too."""
     resource = reader.get("Resource", str, "", required=True)
     match = _INTEGRATION.fullmatch(resource)
     if match:
         _check_arguments(reader, match.group(1), reader.source.get("Arguments", {}))
         if isinstance(reader.source.get("Arguments"), dict):
             _check_invocation(reader, reader.source["Arguments"])
-        return resource, match.group(1)
+        return match.group(1)
     if resource:
         supported = "lambda:invoke, sns:publish, states:startExecution.sync:2"
         reader.problem(f"{reader.owner}: Resource '{resource}' is not one of {supported}.", "Resource", NOT_HERE)
-    return resource, ""
+    return ""
 
 
 def read_item_reader(reader: Reader) -> ItemReader | None:

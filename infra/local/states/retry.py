@@ -26,9 +26,9 @@ def matches(patterns: Sequence[str], error: str | None) -> bool:
     return ALL in patterns or (TASK_FAILED in patterns and error != TIMEOUT)
 
 
-def catcher_for(catchers: Sequence[Catcher], error: str | None) -> tuple[int, Catcher] | None:
-    """The first catcher that takes the error, with its position."""
-    return next(((i, catcher) for i, catcher in enumerate(catchers) if matches(catcher.errors, error)), None)
+def catcher_for(catchers: Sequence[Catcher], error: str | None) -> Catcher | None:
+    """The first catcher that takes the error."""
+    return next((catcher for catcher in catchers if matches(catcher.errors, error)), None)
 
 
 class Attempts:

@@ -46,7 +46,11 @@ class StateMachine:
 
 
 class StateMachineService:
-    """The service; see the package's docstring. `max_threads` bounds the concurrency of one Map."""
+    """The service; see the package's docstring.
+
+    `max_threads` bounds the concurrency of one Map. In memory stay the last `keep_executions` finished executions
+    and of their Map Runs, as whole runs, about the last `keep_children` children.
+    """
 
     def __init__(
         self,
@@ -59,6 +63,7 @@ class StateMachineService:
         account: str = "123456789012",
         max_threads: int = 40,
         keep_executions: int = 1000,
+        keep_children: int = 20_000,
     ) -> None:
         self.clock = clock or Clock()
         self.environment = Environment(
@@ -72,8 +77,10 @@ class StateMachineService:
             start_execution=self.start_execution,
             register_map_run=self._register_map_run,
             register_child=self._register_child,
+            retire_map_run=self._retire_map_run,
         )
         self._keep = keep_executions
+        self._keep_children = keep_children
         self._lock = threading.RLock()
         self._closed = False
         self._machines: dict[str, StateMachine] = {}
@@ -81,6 +88,7 @@ class StateMachineService:
         self._children: dict[str, Execution] = {}
         self._map_runs: dict[str, MapRun] = {}
         self._finished: deque[Execution] = deque()
+        self._finished_runs: deque[MapRun] = deque()
 
     def handle(self, target: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Answer one request: HTTP status and JSON body."""
@@ -222,6 +230,16 @@ class StateMachineService:
         with self._lock:
             self._children[child.arn] = child
 
+    def _retire_map_run(self, run: MapRun) -> None:
+        """Forget the children of the oldest finished Map Runs, but never those of the latest."""
+        with self._lock:
+            self._finished_runs.append(run)
+            kept = sum(len(finished.children) for finished in self._finished_runs)
+            while kept > self._keep_children and len(self._finished_runs) > 1:
+                oldest = self._finished_runs.popleft()
+                kept -= len(oldest.children)
+                self._forget_children(oldest)
+
     def _retire(self, execution: Execution) -> None:
         """Forget the oldest finished executions, with their Map Runs, beyond the number to keep."""
         with self._lock:
@@ -234,10 +252,12 @@ class StateMachineService:
     def _forget_map_runs(self, execution_arn: str) -> None:
         for run in [run for run in self._map_runs.values() if run.execution_arn == execution_arn]:
             del self._map_runs[run.arn]
-            for child in run.children:
-                if child:
-                    self._children.pop(child.arn, None)
-                    self._forget_map_runs(child.arn)
+            self._forget_children(run)
+
+    def _forget_children(self, run: MapRun) -> None:
+        for child in run.forget_children():
+            self._children.pop(child.arn, None)
+            self._forget_map_runs(child.arn)
 
 
 def checked(text: str) -> Definition:

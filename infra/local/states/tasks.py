@@ -13,17 +13,22 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from .data import NOT_TRUNCATED, Data, encode, limited, to_bytes
 from .definition import Task
-from .errors import TASK_FAILED, TIMEOUT, ApiError, DeadlinePassed, StateError
+from .errors import RUNTIME, TASK_FAILED, TIMEOUT, ApiError, DeadlinePassed, StateError
 from .execution import SUCCEEDED, Execution
+from .interpreter import Visit
 from .ports import LambdaResult
 
 if TYPE_CHECKING:
     from .environment import Environment
-    from .interpreter import Visit
 
 log = logging.getLogger(__name__)
 
 MAX_TIMEOUT = 99_999_999.0
+_NEEDED = {
+    "lambda:invoke": "FunctionName",
+    "sns:publish": "Message",
+    "states:startExecution.sync:2": "StateMachineArn",
+}
 
 
 class Tasks:
@@ -41,10 +46,9 @@ class Tasks:
         """One attempt of a Task; its result. StateError for every failure."""
         arguments = visit.evaluate(state.arguments)
         timeout = visit.seconds(state.timeout)
-        if arguments is None:
-            arguments = {}
-        if not isinstance(arguments, dict):
-            raise StateError("States.Runtime", f"The Arguments of the state '{state.name}' are not an object.")
+        needed = _NEEDED[state.integration]
+        if not isinstance(arguments, dict) or not isinstance(arguments.get(needed), str | dict):
+            raise StateError(RUNTIME, f"The Arguments of the state '{state.name}' lack the member '{needed}'.")
         text = limited(arguments, f"input of the state '{state.name}'").text
         service, _, action = state.integration.partition(":")
         call = {"resourceType": service, "resource": action}
@@ -60,8 +64,7 @@ class Tasks:
             visit.branch.record("TaskTimedOut", {**call, "error": TIMEOUT})
             raise StateError(TIMEOUT) from error
         except StateError as error:
-            details = {name.lower(): value for name, value in error.output().items()}
-            visit.branch.record("TaskFailed", {**call, **details})
+            visit.branch.record("TaskFailed", {**call, **error.details()})
             raise
         visit.branch.record("TaskSucceeded", {**call, "output": result.text, "outputDetails": NOT_TRUNCATED})
         return result
@@ -69,12 +72,13 @@ class Tasks:
     def _invoke(self, visit: Visit, arguments: Mapping[str, Any], timeout: float, call: Mapping[str, str]) -> Any:
         scope = visit.branch.scope
         payload = to_bytes(encode(arguments.get("Payload", {})))
-        limit = min(timeout, scope.remaining(), MAX_TIMEOUT)
+        remaining = scope.remaining()
+        limit = min(timeout, remaining, MAX_TIMEOUT)
         try:
             result = self._environment.invoke_lambda(str(arguments["FunctionName"]), payload, limit)
         except TimeoutError:
             scope.check()
-            if limit < timeout:
+            if limit == remaining:
                 raise DeadlinePassed from None
             raise
         except Exception as error:
@@ -107,13 +111,13 @@ class Tasks:
             inner = self._environment.start_execution(str(arguments["StateMachineArn"]), arguments.get("Name"), text)
         except ApiError as error:
             raise StateError(f"StepFunctions.{error.code}Exception", error.message) from error
-        submitted = {"ExecutionArn": inner.arn, "StartDate": int(inner.start * 1000)}
-        output = {**call, "output": encode(submitted), "outputDetails": NOT_TRUNCATED}
-        visit.branch.record("TaskSubmitted", output)
         ended = threading.Event()
         inner.on_end(lambda _: ended.set())
         finished = False
         try:
+            submitted = {"ExecutionArn": inner.arn, "StartDate": int(inner.start * 1000)}
+            output = {**call, "output": encode(submitted), "outputDetails": NOT_TRUNCATED}
+            visit.branch.record("TaskSubmitted", output)
             finished = visit.branch.scope.wait_for(ended, timeout)
         finally:
             if not finished:

@@ -26,7 +26,7 @@ REFUSALS = ("AccessDenied", "AccessDeniedException", "NoSuchBucket", "ResourceNo
 class EventBus(Protocol):
     """What is used of boto3's client for EventBridge."""
 
-    def put_events(self, *, Entries: list[dict[str, str]]) -> Mapping[str, Any]: ...  # noqa: N803
+    def put_events(self, *, Entries: list[dict[str, str]]) -> Mapping[str, Any]: ...
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ SELECT clock_timestamp() AS now;
 
 -- report_steps
 -- The steps of a run in order, with the account of their chunks.
-SELECT step.name, step.kind, step.target, step.started_at, step.finished_at, step.wave + 1 AS waves, step.rounds,
+SELECT step.name, step.kind, step.target, step.started_at, step.finished_at, coalesce(chunk.waves, 0) AS waves, step.rounds,
        step.planned_rows, step.late_rows, step.drift_rows, step.held,
        extract(epoch FROM clock_timestamp() - step.held_since)::float AS held_seconds,
        extract(epoch FROM coalesce(step.finished_at, run.finished_at, clock_timestamp()) - step.started_at)::float AS seconds,
@@ -19,6 +19,7 @@ FROM sluice.step
 JOIN sluice.run USING (run_id)
 LEFT JOIN (
     SELECT step_no, sum(rows_marked) AS rows_marked, sum(rows_updated) AS rows_updated,
+           count(DISTINCT wave) AS waves,
            count(*) FILTER (WHERE state = 'done') AS done,
            count(*) FILTER (WHERE state IN ('planned', 'marked')) AS open,
            count(*) FILTER (WHERE state = 'quarantined') AS quarantined,
@@ -139,7 +140,7 @@ FROM ({chunk_seconds}) AS chunk ORDER BY seconds DESC, step, chunk_no LIMIT :mos
 -- Errors of attempts by code, each with the text that came last.
 SELECT code, count(*) AS n, count(DISTINCT (step_no, chunk_no)) AS chunks,
        min(ended_at) AS first_at, max(ended_at) AS last_at,
-       (array_agg(left(error, 500) ORDER BY ended_at DESC, attempt_id))[1] AS text
+       (array_agg(left(error, 500) ORDER BY ended_at DESC, attempt_id))[1] AS text, count(*) OVER () AS total
 FROM sluice.attempt
 WHERE run_id = :run_id AND code IS NOT NULL
 GROUP BY code ORDER BY n DESC, code LIMIT :most;

@@ -24,7 +24,7 @@ FROM (
         actual.began AS "VisitStartTime", actual.ended AS "VisitEndTime"
     FROM public.visits AS visit
     JOIN public.caregivers AS caregiver USING ("CaregiverID")
-    JOIN public.patients AS patient USING ("PatientID")
+    LEFT JOIN public.patients AS patient USING ("PatientID")
     -- A pair of times counts only whole and in order.
     LEFT JOIN LATERAL (
         SELECT visit."SchStartTime", visit."SchEndTime" WHERE visit."SchStartTime" < visit."SchEndTime"

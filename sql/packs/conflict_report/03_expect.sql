@@ -12,6 +12,18 @@ WHERE NOT EXISTS (SELECT FROM public.conflictvisitmaps_temp)
     AND EXISTS (SELECT FROM public.conflictvisitmaps WHERE "UpdatedDate" = :run_ts)
 ;
 
+-- work_table_skips_a_day
+-- each busy time is in the work table once for each day that it touches
+-- severity: error
+SELECT "Kind", "BusyID"
+FROM public.conflictvisitmaps_temp
+GROUP BY "Kind", "BusyID"
+HAVING min("BusyDay") <> min("FirstDay")
+    OR max("BusyDay") <> ((max("BusyEnd") - interval '1 microsecond') AT TIME ZONE 'Etc/GMT+8')::date
+    OR min("BusyDay") <> (min("BusyStart") AT TIME ZONE 'Etc/GMT+8')::date
+    OR count(*) <> max("BusyDay") - min("BusyDay") + 1
+;
+
 -- stored_values_disagree
 -- what this run stored is what a second formulation finds: ranges, and one group of meetings for each row.
 -- Rows that the application changed since the run began are left out: they are due in the next run.

@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 import psycopg2
+from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
 from sluice.sqltext import read_queries, to_driver
 
 FOLDER = Path(__file__).parent
@@ -64,3 +67,42 @@ def _fill(connection: Connection, size: Size, force: bool) -> Mapping[str, int] 
             cursor.execute(to_driver(query.sql), values)
         cursor.execute("COMMENT ON TABLE public.visits IS %s", (size.signature,))
         return {table: _count(cursor, table) for table in TABLES}
+
+
+def _count(cursor: Cursor, table: str) -> int:
+    cursor.execute(sql.SQL("SELECT count(*) FROM public.{}").format(sql.Identifier(table)))
+    (count,) = cursor.fetchone()
+    return int(count)
+
+
+def main() -> None:
+    """Generate from the command line and print what there is then."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dsn", required=True, help="libpq connection string or URI of the database")
+    parser.add_argument("--rows", type=int, default=50_000, help="rows of conflictvisitmaps (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="another seed, other data (default: %(default)s)")
+    parser.add_argument(
+        "--canary",
+        nargs="?",
+        const=CANARY,
+        metavar="SSN",
+        help=f"SSN of the busiest caregiver, to look for where no SSN may be ({CANARY} if none is given)",
+    )
+    parser.add_argument("--force", action="store_true", help="generate also where this data is there already")
+    options = parser.parse_args()
+    try:
+        size = Size(options.rows, options.seed, options.canary)
+    except ValueError as error:
+        parser.error(str(error))
+    started = monotonic()
+    counts = generate(options.dsn, size, options.force)
+    if counts is None:
+        print(f"The data is there already: {size.rows:,} rows, seed {size.seed}. --force makes it anew.")
+        return
+    for table, count in counts.items():
+        print(f"{table:<20}{count:>12,}")
+    print(f"Generated in {monotonic() - started:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

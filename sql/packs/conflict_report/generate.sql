@@ -142,6 +142,7 @@ JOIN public.caregivers AS caregiver USING ("CaregiverID")
 JOIN public.providers AS provider ON provider."ProviderID" = visit."ProviderID"
 JOIN public.patients AS patient USING ("PatientID")
 WHERE visit."VisitID" % 5 <> 4
+ORDER BY visit."VisitID"
 LIMIT :rows
 ;
 

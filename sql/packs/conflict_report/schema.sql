@@ -13,7 +13,7 @@ CREATE TABLE IF NOT EXISTS public.providers (
 -- persons cared for; without coordinates no travel time can be computed
 CREATE TABLE IF NOT EXISTS public.patients (
     "PatientID" bigint PRIMARY KEY,
-    "ProviderID" integer NOT NULL REFERENCES public.providers,
+    "ProviderID" integer NOT NULL,
     "Latitude" double precision CHECK ("Latitude" BETWEEN -90 AND 90),
     "Longitude" double precision CHECK ("Longitude" BETWEEN -180 AND 180)
 );
@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS public.patients (
 -- a person has one row at each agency that employs them; the SSN makes the rows one person
 CREATE TABLE IF NOT EXISTS public.caregivers (
     "CaregiverID" bigint PRIMARY KEY,
-    "ProviderID" integer NOT NULL REFERENCES public.providers,
+    "ProviderID" integer NOT NULL,
     "SSN" text COLLATE "C"
 );
 
@@ -30,9 +30,9 @@ CREATE TABLE IF NOT EXISTS public.caregivers (
 -- planned and delivered visits; the actual times are the clock-in and clock-out
 CREATE TABLE IF NOT EXISTS public.visits (
     "VisitID" bigint PRIMARY KEY,
-    "ProviderID" integer NOT NULL REFERENCES public.providers,
-    "CaregiverID" bigint NOT NULL REFERENCES public.caregivers,
-    "PatientID" bigint NOT NULL REFERENCES public.patients,
+    "ProviderID" integer NOT NULL,
+    "CaregiverID" bigint NOT NULL,
+    "PatientID" bigint NOT NULL,
     "SchStartTime" timestamptz, -- NULL: an unscheduled visit
     "SchEndTime" timestamptz,
     "VisitStartTime" timestamptz, -- NULL: not yet begun, or the clock-in is missing
@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS public.visits (
 -- training sessions: the caregiver sits in a classroom
 CREATE TABLE IF NOT EXISTS public.inservices (
     "InServiceID" bigint PRIMARY KEY,
-    "CaregiverID" bigint NOT NULL REFERENCES public.caregivers,
+    "CaregiverID" bigint NOT NULL,
     "StartTime" timestamptz NOT NULL,
     "EndTime" timestamptz NOT NULL
 );
@@ -53,7 +53,7 @@ CREATE TABLE IF NOT EXISTS public.inservices (
 -- paid time off: whole days, both inclusive, in the time zone of the agency that granted it
 CREATE TABLE IF NOT EXISTS public.leaves (
     "LeaveID" bigint PRIMARY KEY,
-    "CaregiverID" bigint NOT NULL REFERENCES public.caregivers,
+    "CaregiverID" bigint NOT NULL,
     "StartDate" date NOT NULL,
     "EndDate" date NOT NULL
 );

@@ -113,7 +113,7 @@ def dsn_facts(dsn: str) -> dict[str, Any]:
     try:
         parts = parse_dsn(dsn)
     except psycopg2.ProgrammingError:
-        raise BadInputError("--dsn: expected postgresql://user:password@host:port/database, or NAME= before it") from None
+        raise BadInputError("--dsn: expected [NAME=]postgresql://user:password@host:port/database") from None
     return {
         "host": parts.get("host", "localhost"),
         "port": parts.get("port", 5432),

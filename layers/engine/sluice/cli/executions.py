@@ -84,7 +84,7 @@ def execution_name(job: str, run_key: str) -> str:
 def client() -> Any:
     import boto3
 
-    return boto3.client("stepfunctions")  # type: ignore[call-overload]
+    return boto3.client("stepfunctions")
 
 
 @contextmanager

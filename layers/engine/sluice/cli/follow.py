@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from sluice.cli.access import Place
-from sluice.cli.output import console, emit, notice
+from sluice.cli.output import console, emit, notice, say
 from sluice.cli.snapshot import Snapshot, line, panel, take, title
 from sluice.errors import TransientError
 
@@ -70,8 +70,8 @@ class Display:
             text = line(now)
             moved = f"{now.run.state} {now.run.step} {now.run.reason}"
             if not self.said:
-                console().print(title(now), soft_wrap=True)
-            self.say(moved, lambda: console().print(f"{time.strftime('%H:%M:%S')}  {text}", soft_wrap=True))
+                say(title(now))
+            self.say(moved, lambda: say(f"{time.strftime('%H:%M:%S')}  {text}"))
 
     def say(self, key: str, write: Callable[[], None]) -> None:
         """Write where something other than the count moved, or some seconds have passed."""

@@ -181,7 +181,7 @@ class InlineRun:
         except (StoppedError, DeadlineNearError):
             raise
         except SluiceError as error:
-            return Problem(error.code, str(error))
+            return Problem(type(error).__name__, str(error))
 
     def _work(self, pool: ThreadPoolExecutor, planned: Round) -> None:
         """One round. A chunk that fails has noted it in the ledger; the next plan decides what follows."""

@@ -16,7 +16,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 reason = click.option("--reason", help="Why; status and report show it. Default: who asked.")
-run_key = click.option("--run-key", required=True, help="Name of the run, for instance a date; the same key resumes it.")
+run_key = click.option(
+    "--run-key", required=True, metavar="KEY", help="Name of the run, for instance a date; the same key resumes it."
+)
 report_folder = click.option(
     "--report",
     "report_folder",
@@ -67,7 +69,7 @@ def how_to_work(command: Command) -> Command:
     for option in reversed(
         (
             click.option("--inline", is_flag=True, help="Work the run in this process, without Step Functions or S3."),
-            click.option("--threads", type=click.IntRange(1, 64), help="Of --inline. Default: the job's max_concurrency."),
+            click.option("--threads", type=click.IntRange(1, 64), help="Of --inline; default: max_concurrency."),
             click.option("--detach", is_flag=True, help="Start the execution and do not wait for it."),
             report_folder,
         )

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -36,7 +36,17 @@ STYLES = {
 def console() -> Console:
     """Standard output; lines are not cut where it is no terminal."""
     terminal = sys.stdout.isatty()
-    return Console(file=sys.stdout, highlight=False, width=None if terminal else WIDTH_OF_A_FILE)
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=None if terminal else WIDTH_OF_A_FILE)
+
+
+def say(*parts: RenderableType) -> None:
+    """Print for people; without the blanks that fill a table's lines where it is no terminal."""
+    out = console()
+    if out.is_terminal:
+        return out.print(*parts, sep="\n")
+    with out.capture() as captured:
+        out.print(*parts, sep="\n", soft_wrap=all(isinstance(part, str) for part in parts))
+    click.echo("\n".join(text.rstrip() for text in captured.get().splitlines()))
 
 
 def emit(value: object) -> None:
@@ -95,6 +105,8 @@ def percent(value: Decimal | float) -> str:
 
 def seconds(value: float) -> str:
     """A length of time in its two greatest units."""
+    if value < 10:
+        return f"{value:.1f} s"
     whole = int(value)
     if whole < 60:
         return f"{whole} s"

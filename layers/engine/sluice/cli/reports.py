@@ -13,7 +13,7 @@ import click
 
 from sluice.cli.access import Found
 from sluice.cli.options import as_json, report_folder, with_run
-from sluice.cli.output import console, emit
+from sluice.cli.output import emit, say
 from sluice.context import Context
 from sluice.errors import BadInputError
 from sluice.ledger import Ledger, Run
@@ -21,7 +21,7 @@ from sluice.ledger import Ledger, Run
 
 @click.command()
 @click.option("--open", "open_it", is_flag=True, help="Show it in the browser.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it there: .html, or .json for the figures.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A .html or .json file.")
 @report_folder
 @as_json
 @with_run
@@ -37,7 +37,7 @@ def report(found: Found, open_it: bool, output: Path | None, report_folder: Path
         output = folder_of(report_folder, found.run) / "report.html"
         write(account, output.with_suffix(".json"))
     write(account, output)
-    console().print(str(output), soft_wrap=True)
+    say(str(output))
     if open_it:
         webbrowser.open(output.absolute().as_uri())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sluice.cli.executions import Execution
 from sluice.cli.follow import Display, follow
 from sluice.cli.inline import InlineRun
 from sluice.cli.options import as_json, how_to_work, run_key, with_access, with_run
-from sluice.cli.output import console, emit, notice
+from sluice.cli.output import emit, notice, say
 from sluice.cli.reports import write_report
 from sluice.cli.snapshot import Snapshot, panel, take
 from sluice.context import Context
@@ -100,7 +101,7 @@ def resume(found: Found, **how: Any) -> None:
     elif chosen.as_json:
         emit({"run_id": freed.run_id, "job": freed.job, "run_key": freed.run_key, "state": freed.state})
     else:
-        console().print(f"run {freed.run_id} may go on: `sluice run {freed.job} --run-key {freed.run_key}` works it")
+        say(f"run {freed.run_id} may go on: `sluice run {freed.job} --run-key {freed.run_key}` works it")
 
 
 def parse_params(given: Sequence[str]) -> dict[str, str]:
@@ -130,8 +131,8 @@ def work_inline(access: Access, job: Job, key: str, params: Mapping[str, Any], h
     tell_opened(opened)
     if opened.run.is_final:
         return conclude(look(place, opened.run), how)
-    driver = InlineRun(access, job, opened.run, how.threads, lambda ctx, ended: write_report(ctx, ended, how.report_folder))
-    driver.start()
+    publish = partial(write_report, folder=how.report_folder)
+    driver = InlineRun(access, job, opened.run, how.threads, publish).start()
     try:
         now = follow(place, lambda: opened.run.run_id, driver, Display(quiet=how.as_json))
     except KeyboardInterrupt:
@@ -200,8 +201,8 @@ def tell_opened(opened: Opened) -> None:
 def tell_started(job: Job, key: str, execution: Execution, how: How) -> None:
     if how.as_json:
         return emit({"job": job.name, "run_key": key, "execution_arn": execution.arn})
-    console().print(f"started {execution.arn}", soft_wrap=True)
-    console().print(f"`sluice watch {job.name}:{key}` shows it", soft_wrap=True)
+    say(f"started {execution.arn}")
+    say(f"`sluice watch {job.name}:{key}` shows it")
 
 
 def conclude(now: Snapshot | None, how: How) -> None:
@@ -211,7 +212,7 @@ def conclude(now: Snapshot | None, how: How) -> None:
     if how.as_json:
         emit(now.as_json())
     else:
-        console().print(panel(now))
+        say(panel(now))
     if now.run.state == "paused":
         notice(f"sluice: run {now.run.run_id} is paused: {now.run.reason}; `sluice resume {now.run.run_id}` goes on")
     if not now.succeeded:

@@ -50,7 +50,7 @@ def take(ledger: Ledger, run_id: int) -> Snapshot:
     """The run as it is now; the run must exist."""
     run = ledger.row("run_status", run_id=run_id)
     recent = ledger.row("recent_rows", run_id=run_id)
-    rate = recent.rows / recent.seconds if recent.rows and recent.seconds > 0 else None
+    rate = recent.rows / recent.seconds if recent is not None and recent.rows and recent.seconds > 0 else None
     left = (run.rows_total - run.rows_done) / rate if rate and run.state in ("running", "held") else None
     return Snapshot(
         run,
@@ -81,7 +81,7 @@ def chunks_text(now: Snapshot) -> str:
 def speed_text(now: Snapshot) -> str:
     if now.rows_per_second is None:
         return ""
-    left = f", about {seconds(now.seconds_left + 1)} left" if now.seconds_left else ""
+    left = f", about {seconds(now.seconds_left)} left" if now.seconds_left else ""
     return f"{now.rows_per_second:,.0f} rows/s{left}"
 
 

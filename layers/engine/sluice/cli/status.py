@@ -7,7 +7,7 @@ import click
 from sluice.cli.access import Access, Found, find_run, places
 from sluice.cli.follow import Display, UntilFinal, follow
 from sluice.cli.options import as_json, with_access, with_run
-from sluice.cli.output import as_dict, console, emit, notice, percent, table
+from sluice.cli.output import as_dict, emit, notice, percent, say, table
 from sluice.cli.snapshot import MOST_STUCK, panel, take
 from sluice.errors import SluiceError
 from sluice.job import load_job
@@ -31,11 +31,10 @@ def status(access: Access, run: str | None, job: str | None, limit: int, as_json
         stuck = ledger.rows("list_stuck", run_id=found.run.run_id, most=MOST_STUCK)
     if as_json:
         return emit({**now.as_json(), "stuck_chunks": [as_dict(row) for row in stuck]})
-    out = console()
-    out.print(panel(now))
+    say(panel(now))
     if stuck:
-        out.print("\nchunks that do not get on")
-        out.print(
+        say("\nchunks that do not get on")
+        say(
             table(
                 ("step", "chunk", "state", "why", "since", "last error"),
                 ((row.step, row.chunk_no, row.state, row.why, row.since, row.last_error) for row in stuck),
@@ -63,9 +62,9 @@ def list_runs(access: Access, job: str | None, limit: int, as_json: bool) -> Non
     if as_json:
         return emit([as_dict(row) for row in rows[:limit]])
     if not rows:
-        return console().print("no runs yet")
+        return say("no runs yet")
     columns = ("run", "job", "key", "state", "rows", "of", "progress", "chunks", "of", "opened", "ended")
-    console().print(
+    say(
         table(
             columns,
             (

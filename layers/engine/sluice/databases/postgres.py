@@ -223,10 +223,26 @@ def connect(facts: ConnectionFacts) -> psycopg2.extensions.connection:
             keepalives_count=3,
         )
     except psycopg2.OperationalError as error:
-        text = " ".join(str(error).split())
-        state = "28P01" if "password authentication failed" in text or "no password supplied" in text else "08001"
-        reason = "the password was refused" if state == "28P01" else text.rsplit(": ", 1)[-1]
-        raise DatabaseUnavailableError(f"cannot connect to {address}: {reason}", sqlstate=state) from None
+        raise connection_error(address, " ".join(str(error).split())) from None
+
+
+CREDENTIALS_REFUSED = ("password authentication failed", "no password supplied", "PAM authentication failed")
+WRONG_SECRET = {
+    "server does not support SSL": 'the server has no TLS; where that is wanted, put "sslmode": "disable" in the secret',
+    "could not translate host name": "there is no such host",
+    "does not exist": "there is no such database or user",
+    "no pg_hba.conf entry": "the server does not let this user in from here",
+}
+
+
+def connection_error(address: str, text: str) -> SluiceError:
+    """What a refused connection means: wrong credentials, a wrong secret, or a server that is away for now."""
+    if any(sign in text for sign in CREDENTIALS_REFUSED):
+        return DatabaseUnavailableError(f"cannot connect to {address}: the password was refused", sqlstate="28P01")
+    for sign, meaning in WRONG_SECRET.items():
+        if sign in text:
+            return BadInputError(f"cannot connect to {address}: {meaning}")
+    return DatabaseUnavailableError(f"cannot connect to {address}: {text.rsplit(': ', 1)[-1]}", sqlstate="08001")
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def progress(report: Report) -> str:
     drawn = [(point["seconds"], point["rows"]) for point in points]
     if drawn[-1][0] < end:
         drawn.append((end, drawn[-1][1]))
-    pauses = [(pause["at_seconds"], f"paused {seconds(pause['seconds'])}") for pause in timing["pauses"]]
+    pauses = [(pause["at_seconds"], f"{seconds(pause['seconds'])} without work") for pause in timing["pauses"]]
     setbacks = [point["seconds"] for point in points if point["setbacks"]]
     failed = sum(point["setbacks"] for point in points)
     words = Words(
@@ -52,14 +52,17 @@ def progress(report: Report) -> str:
     if failed:
         legend.append(f'<li class="bad">{count(failed, "attempt")} failed, marked on the axis</li>')
     if pauses:
-        legend.append(f'<li class="calm">{count(len(pauses), "pause")} without work left out</li>')
+        legend.append(f'<li class="calm">{count(len(pauses), "pause")} left out</li>')
     rows = [
         (time(point["at"]), seconds(point["seconds"]), number(point["rows"]), number(point["setbacks"]))
         for point in thinned(points)
     ]
     numbers = table("Rows updated over time", ("At", "Work", "Rows", "Failed attempts"), rows, numeric=(1, 2, 3))
     return section(
-        "Progress", chart, f'<ul class="legend">{"".join(legend)}</ul>', folded("Show as a table", numbers)
+        "Progress",
+        f'<div class="scroll wide">{chart}</div>',
+        f'<ul class="legend">{"".join(legend)}</ul>',
+        folded("Show as a table", numbers),
     )
 
 

@@ -7,7 +7,7 @@ the database. The database aggregates, so the account of 100,000 chunks is as sm
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
@@ -24,7 +24,7 @@ MOST_POINTS = 240
 MOST_RATES = 60
 MOST_BARS = 24
 MOST_SLOWEST = 10
-MOST_ERRORS = 30
+MOST_ERRORS = 20
 MOST_EVENTS = 60
 LONGEST_TEXT = 500
 NINE_DIGITS = re.compile(r"\b\d{3}-?\d{2}-?\d{4}\b")
@@ -82,7 +82,7 @@ def collect(context: Context, run: Run) -> dict[str, Any]:
             "written": iso(now),
             "run": identity(run),
             "timing": timing(run, now, working),
-            "totals": totals(ledger, run, working),
+            "totals": totals(ledger, run, steps, working),
             "steps": [step_account(step) for step in steps],
             "progress": progress(ledger, run, working),
             "rates": rates(ledger, run, working),
@@ -127,7 +127,7 @@ def timing(run: Run, now: datetime, working: WorkingTime) -> dict[str, Any]:
     }
 
 
-def totals(ledger: Ledger, run: Run, working: WorkingTime) -> dict[str, Any]:
+def totals(ledger: Ledger, run: Run, steps: Sequence[Any], working: WorkingTime) -> dict[str, Any]:
     """The account of rows, chunks and attempts."""
     row = ledger.row("run_totals", run_id=run.run_id)
     return {
@@ -138,8 +138,10 @@ def totals(ledger: Ledger, run: Run, working: WorkingTime) -> dict[str, Any]:
         "rows_drift": row.drift_rows,
         "flags_cleared": row.flags_cleared,
         "chunks": row.chunks,
-        "chunks_done": row.chunks_done,
+        "chunks_done": sum(step.done for step in steps),
         "chunks_quarantined": row.quarantined,
+        "chunks_skipped": sum(step.skipped for step in steps),
+        "chunks_split": sum(step.split for step in steps),
         "attempts": row.attempts,
         "outcomes": {outcome.outcome: outcome.n for outcome in ledger.rows("report_outcomes", run_id=run.run_id)},
         "rows_per_second": rounded(row.rows_updated / working.seconds) if working.seconds else 0.0,
@@ -195,8 +197,8 @@ def rates(ledger: Ledger, run: Run, working: WorkingTime) -> list[dict[str, Any]
     rows = {row.part: row.rows for row in found}
     return [
         {
-            "from_seconds": rounded(part * width),
-            "to_seconds": rounded((part + 1) * width),
+            "from_seconds": rounded(part * width, 6),
+            "to_seconds": rounded((part + 1) * width, 6),
             "rows_per_second": rounded(rows.get(part, 0.0) / width),
         }
         for part in range(MOST_RATES)
@@ -219,18 +221,17 @@ def durations(ledger: Ledger, run: Run) -> dict[str, Any]:
     bars = max(1, min(MOST_BARS, int(found.longest / width) + 1))
     values = {"run_id": run.run_id, "width": width, "bars": bars}
     counts = {row.bar: row.n for row in ledger.transaction.rows(of_chunks("report_histogram"), values)}
+    ends: list[float | None] = [rounded((bar + 1) * width, 6) for bar in range(bars)]
+    if found.longest > bars * width:
+        ends[-1] = None
     return {
         "chunks": found.n,
         "p50": rounded(middle),
         "p95": rounded(most),
         "max": rounded(found.longest),
         "bars": [
-            {
-                "from_seconds": rounded(bar * width),
-                "to_seconds": None if bar == bars - 1 and found.longest > bars * width else rounded((bar + 1) * width),
-                "chunks": counts.get(bar, 0),
-            }
-            for bar in range(bars)
+            {"from_seconds": rounded(bar * width, 6), "to_seconds": end, "chunks": counts.get(bar, 0)}
+            for bar, end in enumerate(ends)
         ],
     }
 
@@ -261,19 +262,20 @@ def slowest(ledger: Ledger, run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def errors(ledger: Ledger, run: Run) -> list[dict[str, Any]]:
-    """Errors of attempts by code, the most frequent first, each with its last text."""
-    return [
-        {
+def errors(ledger: Ledger, run: Run) -> dict[str, Any]:
+    """Errors of attempts by code, the most frequent first, each with its last text; `total` counts codes."""
+    found = ledger.rows("report_errors", run_id=run.run_id, most=MOST_ERRORS)
+    return listed(
+        found,
+        lambda row: {
             "code": row.code,
             "attempts": row.n,
             "chunks": row.chunks,
             "first": iso(row.first_at),
             "last": iso(row.last_at),
             "text": text(row.text),
-        }
-        for row in ledger.rows("report_errors", run_id=run.run_id, most=MOST_ERRORS)
-    ]
+        },
+    )
 
 
 def findings(ledger: Ledger, run: Run) -> list[dict[str, Any]]:
@@ -301,7 +303,7 @@ def events(ledger: Ledger, run: Run) -> dict[str, Any]:
     """What happened to the run as a whole, in order, with how many events there are."""
     found = ledger.rows("report_events", run_id=run.run_id, most=MOST_EVENTS)
     return listed(
-        found,
+        found[::-1],
         lambda row: {
             "at": iso(row.at),
             "event": row.event,
@@ -316,7 +318,7 @@ def moves(ledger: Ledger, run: Run) -> dict[str, Any]:
     """Chunks that were split, set aside, given a new start or left undone, by reason."""
     found = ledger.rows("report_moves", run_id=run.run_id, most=MOST_EVENTS)
     return listed(
-        sorted(found, key=lambda row: row.at, reverse=True),
+        sorted(found, key=lambda row: row.at),
         lambda row: {
             "at": iso(row.at),
             "until": iso(row.until),
@@ -329,10 +331,9 @@ def moves(ledger: Ledger, run: Run) -> dict[str, Any]:
     )
 
 
-def listed(newest_first: list[Any], account: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-    """Rows in order of time beside how many there are in all."""
-    total = newest_first[0].total if newest_first else 0
-    return {"total": total, "list": [account(row) for row in reversed(newest_first)]}
+def listed(rows: list[Any], account: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """Rows of a limited query beside how many there are in all."""
+    return {"total": rows[0].total if rows else 0, "list": [account(row) for row in rows]}
 
 
 def holds(ledger: Ledger, run: Run, steps: Iterable[Any]) -> list[dict[str, Any]]:
@@ -368,9 +369,9 @@ def iso(at: datetime | None) -> str | None:
     return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def rounded(value: float) -> float:
-    """Enough digits for a reader: milliseconds."""
-    return round(float(value), 3)
+def rounded(value: float, digits: int = 3) -> float:
+    """Enough digits for a reader: milliseconds, unless more are asked for."""
+    return round(float(value), digits)
 
 
 def text(value: str | None) -> str | None:

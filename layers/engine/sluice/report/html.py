@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from sluice.report import charts, sections
-from sluice.report.text import badge, count, esc, number, seconds, time
+from sluice.report.text import badge, count, esc, number, prose, seconds, time
 
 Report = Mapping[str, Any]
 STYLE = Path(__file__).with_name("report.css")
+SETBACKS = ("transient", "timeout", "failed", "lost")
 STATES = {
     "running": ("running", "calm"),
     "succeeded": ("succeeded", "good"),
@@ -81,11 +82,11 @@ def callout(report: Report) -> str:
     run, totals = report["run"], report["totals"]
     match run["state"]:
         case "failed":
-            tone, title, reason = "bad", run["error_code"], run["error"]
+            tone, title, reason = "bad", run["error_code"] or "The run failed", run["error"]
             advice = "What is done stays done. Starting the job again with the same run_key resumes this run."
         case "cancelled":
             tone, title, reason = "calm", "Cancelled", run["error"] or run["reason"]
-            advice = "What was applied stays applied. sluice resume takes the run up again."
+            advice = "What was applied stays applied. `sluice resume` takes the run up again."
         case "succeeded_with_drift":
             left = number(totals["rows_drift"])
             tone, title = "warn", f"{left} rows were left as they are"
@@ -99,21 +100,21 @@ def callout(report: Report) -> str:
             advice = "This report shows the run as it stood when it was written."
         case _:
             return ""
-    text = f"<p>{esc(reason)}</p>" if reason else ""
-    return f'<div class="callout {tone}"><h2>{esc(title)}</h2>{text}<p class="soft">{advice}</p></div>'
+    text = f"<p>{prose(reason)}</p>" if reason else ""
+    return f'<div class="callout {tone}"><h2>{esc(title)}</h2>{text}<p class="soft">{prose(advice)}</p></div>'
 
 
 def figures(report: Report) -> str:
     """The numbers that are asked for first."""
     totals, timing, found = report["totals"], report["timing"], report["findings"]
     failing = [finding for finding in found if finding["rows"]]
-    again = totals["attempts"] - totals["outcomes"].get("done", 0)
+    setbacks = sum(totals["outcomes"].get(outcome, 0) for outcome in SETBACKS)
     shown = [
         ("Rows updated", number(totals["rows_updated"]), f"of {number(totals['rows_planned'])} planned"),
         ("From start to end", seconds(timing["seconds"]), f"{seconds(timing['working_seconds'])} at work"),
         ("Rows per second", number(totals["rows_per_second"]), "while chunks were at work"),
         ("Chunks done", number(totals["chunks_done"]), f"of {number(totals['chunks'])}"),
-        ("Attempts", number(totals["attempts"]), f"{number(again)} did not end a chunk"),
+        ("Attempts", number(totals["attempts"]), f"{number(setbacks)} failed"),
         ("Checks failing", number(len(failing)), f"of {number(len(found))}"),
     ]
     cells = "".join(f"<div><dt>{esc(name)}</dt><dd>{value}</dd><dd>{note}</dd></div>" for name, value, note in shown)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sluice.report.charts import none, section
 from sluice.report.svg import Words, parts_bar
-from sluice.report.text import badge, count, esc, number, seconds, table, time
+from sluice.report.text import badge, count, esc, number, prose, seconds, table, time
 
 Report = Mapping[str, Any]
 OUTCOMES = {
@@ -39,6 +39,7 @@ EVENT_TONES = {
     "succeeded": "good",
     "succeeded_with_drift": "warn",
 }
+EVENT_UNITS = {"flags_cleared": "row"}
 
 
 def rows(report: Report) -> str:
@@ -125,10 +126,13 @@ def attempts(report: Report) -> str:
             time(error["last"]),
             esc(error["text"]),
         )
-        for error in report["errors"]
+        for error in report["errors"]["list"]
     ]
     heads = ("Code", "Attempts", "Chunks", "Last", "Text")
     parts.append(table("Errors by code", heads, errors, numeric=(1, 2)) if errors else none("No attempt met an error."))
+    if report["errors"]["total"] > len(errors):
+        rest = number(report["errors"]["total"] - len(errors))
+        parts.append(f'<p class="soft small">{rest} rarer codes are in sluice.attempt.</p>')
     slow = [
         (
             esc(chunk["step"]),
@@ -181,7 +185,7 @@ def events(report: Report) -> str:
         content = none("Nothing happened apart from ordinary work.")
     else:
         lines = [event_line(event) for event in sorted(listed, key=lambda event: str(event["at"]))]
-        content = table("Events", ("At", "Event", "Step", ""), lines)
+        content = table("Events", ("At", "Event", "Step", ""), lines, css="events")
         if total > len(listed):
             content += f'<p class="soft small">{number(total - len(listed))} more are in sluice.event.</p>'
     return section("Events", content, holds(report["holds"]))
@@ -194,9 +198,9 @@ def event_line(event: Mapping[str, Any]) -> Sequence[str]:
         numbers = ", ".join([*map(number, chunks), *(["…"] if event["n"] > len(chunks) else [])])
         said.append(f"chunk {numbers}" if event["n"] == 1 else f"{count(event['n'], 'chunk')}: {numbers}")
     elif event["n"]:
-        said.append(number(event["n"]))
+        said.append(count(event["n"], EVENT_UNITS.get(str(event["event"]), "chunk")))
     if event["detail"]:
-        said.append(esc(event["detail"]))
+        said.append(prose(event["detail"]))
     name = str(event["event"])
     shown = badge(name.replace("_", " "), EVENT_TONES.get(name, "calm"))
     return time(event["at"]), shown, esc(event["step"]), "; ".join(said)

@@ -70,7 +70,9 @@ def short(value: float) -> str:
 
 def short_time(value: float) -> str:
     """A duration for an axis, without a second unit that says nothing."""
-    return seconds(value).replace(".0 s", " s").replace(" 00 s", "").replace(" 00 min", "").replace(" 0 h", "") if value else "0"
+    if not value:
+        return "0"
+    return seconds(value).replace(".0 s", " s").removesuffix(" 00 s").removesuffix(" 00 min").removesuffix(" 0 h")
 
 
 def label(x: float, y: float, anchor: str, text: str, css: str = "note") -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 NONE = "\N{EN DASH}"
+CODE = re.compile(r"`([^`]+)`")
 RIGHT = ' class="n"'
 
 
@@ -15,13 +17,18 @@ def esc(value: object) -> str:
     return NONE if value is None or value == "" else html.escape(str(value), quote=True)
 
 
+def prose(value: object) -> str:
+    """A sentence in which `this` is code."""
+    return CODE.sub(r"<code>\1</code>", esc(value))
+
+
 def number(value: object) -> str:
     """1234567 as 1,234,567; of a fraction what a reader needs of it."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return esc(value)
     if isinstance(value, int) or abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.2f}".rstrip("0").rstrip(".")
+    return f"{value:,.{1 if abs(value) >= 10 else 2}f}".rstrip("0").rstrip(".")
 
 
 def count(n: object, one: str, many: str = "") -> str:

@@ -186,7 +186,9 @@ def check_target(spec: UpdateStep, columns: Mapping[str, Column]) -> None:
     Raises BadInputError that names the column and what to write instead.
     """
     if not columns:
-        raise BadInputError(f"step '{spec.name}': there is no table {spec.target} that this user can see")
+        raise BadInputError(
+            f"step '{spec.name}': there is no table {spec.target} that this user can see", sqlstate="42P01"
+        )
     if next(iter(columns.values())).relkind not in ("r", "p"):
         raise BadInputError(f"step '{spec.name}': {spec.target} is not a table")
     named = {"stamp": [spec.stamp], "key": spec.key, "flag": [spec.flag] if spec.flag else []}

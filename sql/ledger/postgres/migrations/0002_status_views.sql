@@ -3,6 +3,7 @@
 CREATE VIEW sluice.step_status AS
 SELECT step.run_id, step.step_no, step.name AS step, step.kind,
        CASE WHEN step.finished_at IS NOT NULL THEN 'done'
+            WHEN run.state <> 'running' THEN 'unfinished'
             WHEN step.wave < 0 THEN 'waiting'
             WHEN step.held IS NOT NULL THEN 'held'
             WHEN step.phase = 'mark' THEN 'marking'
@@ -20,6 +21,7 @@ SELECT step.run_id, step.step_no, step.name AS step, step.kind,
        CASE WHEN step.finished_at IS NULL THEN step.held_since END AS held_since,
        step.started_at, step.finished_at
 FROM sluice.step
+JOIN sluice.run USING (run_id)
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE chunk.state <> 'split') AS chunks,
            count(*) FILTER (WHERE chunk.state IN ('done', 'skipped')) AS chunks_done,
@@ -39,9 +41,9 @@ COMMENT ON COLUMN sluice.step_status.run_id IS 'Number of the run.';
 COMMENT ON COLUMN sluice.step_status.step_no IS 'Place of the step in its job, from 1.';
 COMMENT ON COLUMN sluice.step_status.step IS 'Name of the step in the job file.';
 COMMENT ON COLUMN sluice.step_status.kind IS 'What the step does: sql, update or check.';
-COMMENT ON COLUMN sluice.step_status.state IS 'waiting: not planned yet. marking: rows are being claimed, none is applied yet. working. held: a health check holds its chunks back. done.';
+COMMENT ON COLUMN sluice.step_status.state IS 'waiting: not planned yet. marking: rows are being claimed, none is applied yet. working. held: a health check holds its chunks back. done. unfinished: its run ended before.';
 COMMENT ON COLUMN sluice.step_status.target IS 'Table that an update step changes.';
-COMMENT ON COLUMN sluice.step_status.waves IS 'Times that late rows were planned after the first plan; -1 before the first plan.';
+COMMENT ON COLUMN sluice.step_status.waves IS 'Plans after the first one, of which the last finds nothing left; -1 before the first.';
 COMMENT ON COLUMN sluice.step_status.rounds IS 'Manifests that were handed out for the step.';
 COMMENT ON COLUMN sluice.step_status.chunks IS 'Chunks of the step, without those that were split, whose parts are counted instead.';
 COMMENT ON COLUMN sluice.step_status.chunks_done IS 'Chunks that need no more work: done or skipped.';
