@@ -100,7 +100,7 @@ def test_reserved_concurrency_answers_429(stack: LocalStack) -> None:
     log = stack.pool.log_path(ONE_AT_A_TIME)
     with ThreadPoolExecutor(1) as executor:
         begun = log.read_text().count("handling")
-        event = {"mode": "sleep", "seconds": 0.8}
+        event = {"mode": "sleep", "seconds": 1.5}
         busy = executor.submit(invoke, stack, event, FunctionName=ONE_AT_A_TIME)
         assert wait_until(lambda: log.read_text().count("handling") > begun, 20)
         assert refused(lambda: impatient.invoke(FunctionName=ONE_AT_A_TIME)) == ("TooManyRequestsException", 429)

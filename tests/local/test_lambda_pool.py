@@ -156,7 +156,7 @@ def test_worker_frozen_at_work_is_killed_by_the_timeout(make_pool: MakePool, ech
     worker = call(pool)[0]["pid"]
     log = pool.log_path("echo")
     with ThreadPoolExecutor(1) as executor:
-        busy = executor.submit(call, pool, mode="sleep", seconds=0.5)
+        busy = executor.submit(call, pool, mode="sleep", seconds=600)
         assert wait_until(lambda: log.read_text().count("handling") == 2, 20)
         os.kill(worker, signal.SIGSTOP)
         assert busy.result()[0]["errorType"] == "Sandbox.Timedout"
@@ -223,7 +223,7 @@ def test_reserved_concurrency_refuses_what_is_above_it(make_pool: MakePool, echo
     pool = make_pool(replace(echo, reserved_concurrency=1))
     call(pool)
     with ThreadPoolExecutor(1) as executor:
-        busy = executor.submit(call, pool, mode="sleep", seconds=1.0)
+        busy = executor.submit(call, pool, mode="sleep", seconds=1.5)
         log = pool.log_path("echo")
         assert wait_until(lambda: log.read_text().count("START") == 2, 20)
         with pytest.raises(TooManyRequestsError, match="Rate Exceeded"):

@@ -155,7 +155,7 @@ def test_deployed_resources_are_there(stack: LocalStack) -> None:
 
 def test_function_s_configuration_comes_from_the_template(stack: LocalStack) -> None:
     function = stack.pool.function("sluice-OneAtATimeFunction")
-    assert (function.timeout, function.memory, function.reserved_concurrency) == (1, 256, 1)
+    assert (function.timeout, function.memory, function.reserved_concurrency) == (10, 256, 1)
     assert function.log_group == "sluice-OneAtATimeLogGroup"
     assert function.environment["SLUICE_STAGE"] == "local in us-east-1"
     assert function.environment["SLUICE_TOPIC"] == stack.deployment.references["Topic"]

@@ -50,12 +50,14 @@ CROSS JOIN LATERAL (SELECT hashint8extended(n, :seed * 100 + 2) & 90071992547409
 -- visits
 -- five visits for four conflict rows. Visit n follows the plan of visit n - 1 in one case of 24: the same
 -- person and start, often at the other agency. The person is drawn with a weight that falls with its number.
+-- It is the morning of 6 November 2025: what comes later is planned and not clocked.
 INSERT INTO public.visits
 SELECT
     n, caregiver."ProviderID", caregiver."CaregiverID",
     1 + (caregiver."ProviderID" - 1 + 47) % 48 + 48 * ((h >> 3) % (greatest(:rows / 25, 96) / 48)),
     CASE WHEN NOT unscheduled THEN planned.began END, CASE WHEN NOT unscheduled THEN planned.ended END,
-    CASE WHEN clocked_in THEN actual.began END, CASE WHEN clocked_out THEN actual.ended END,
+    CASE WHEN unscheduled OR clocked_in AND not_ahead THEN actual.began END,
+    CASE WHEN unscheduled OR clocked_in AND clocked_out AND not_ahead THEN actual.ended END,
     h % 61 = 0
 FROM generate_series(1, :rows::bigint + :rows::bigint / 4) AS n
 CROSS JOIN LATERAL (
@@ -68,8 +70,8 @@ CROSS JOIN LATERAL (
         hashint8extended(n - (h % 24 = 7)::integer, :seed * 100 + 5) & 9007199254740991 AS who,
         hashint8extended(n - (h % 24 = 7)::integer, :seed * 100 + 6) & 9007199254740991 AS moment,
         h % 200 = 0 AS unscheduled,
-        h % 10 <> 0 OR h % 200 = 0 AS clocked_in,
-        (h % 10 <> 0 AND h % 47 <> 0) OR h % 200 = 0 AS clocked_out
+        h % 10 <> 0 AS clocked_in,
+        h % 47 <> 0 AS clocked_out
 ) AS of_plan
 JOIN public.caregivers AS caregiver ON caregiver."CaregiverID"
     = 2 * floor(greatest(:rows / 80, 20) * ((who & 1048575) / 1048576.0::float8) ^ 1.5)::bigint + (h >> 20) % 2
@@ -86,9 +88,9 @@ CROSS JOIN LATERAL (
     FROM (SELECT (moment % 64)::integer AS day) AS of_moment
 ) AS plan
 CROSS JOIN LATERAL (
-    SELECT start, start + make_interval(mins => plan.minutes)
+    SELECT start, start + make_interval(mins => plan.minutes), plan.date < '2025-11-06'
     FROM (SELECT (plan.date + plan.clock) AT TIME ZONE provider."TimeZone" AS start) AS local_start
-) AS planned (began, ended)
+) AS planned (began, ended, not_ahead)
 CROSS JOIN LATERAL (
     -- One visit in eight is clocked exactly as planned, the others within a quarter of an hour.
     SELECT

@@ -11,7 +11,7 @@ from psycopg2.extensions import cursor as Cursor
 from sluice.sqltext import read_queries, single_statement, to_driver
 
 PACK = Path(__file__).parents[3] / "sql" / "packs" / "conflict_report"
-RUN_TS = datetime(2031, 5, 4, 3, 2, 1, tzinfo=UTC)
+RUN_TS = datetime(2025, 5, 4, 3, 2, 1, tzinfo=UTC)
 PARAMETERS: Mapping[str, object] = {
     "since": "2025-01-01", "travel_mph": 30, "travel_window_minutes": 120, "run_ts": RUN_TS, "run_id": 1,
 }  # fmt: skip

@@ -108,6 +108,7 @@ def durations(report: Report) -> str:
         width * len(bars),
         marks=[(found["p50"], f"half: {seconds(found['p50'])}"), (found["p95"], f"95 %: {seconds(found['p95'])}")],
         open_end=open_end,
+        least_y_step=1.0,
     )
     note = f"{count(found['chunks'], 'chunk')}; the longest took {seconds(found['max'])}."
     if open_end:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sluice.report.text import esc, number, seconds
@@ -91,20 +91,20 @@ def drawing(frame: Frame, words: Words, parts: Sequence[str], *, stretched: bool
     )
 
 
-def axes(frame: Frame, x_step: float, x_label: Callable[[float], str], y_label: Callable[[float], str]) -> list[str]:
-    """Horizontal lines at round values, and ticks below."""
+def axes(frame: Frame, x_step: float, least_y_step: float = 0.0) -> list[str]:
+    """Horizontal lines at round values, and ticks of seconds below."""
     parts = []
-    y_step = round_step(frame.y_most, 4)
+    y_step = max(round_step(frame.y_most, 4), least_y_step)
     for n in range(int(frame.y_most / y_step * (1 + 1e-9)) + 1):
         at = frame.y(n * y_step)
         css = "base" if n == 0 else "grid"
         parts.append(f'<path class="{css}" d="M{frame.left} {at:.1f}H{frame.width - frame.right}"/>')
-        parts.append(label(frame.left - 8, at + 4, "end", y_label(n * y_step), "tick"))
+        parts.append(label(frame.left - 8, at + 4, "end", short(n * y_step), "tick"))
     for n in range(int(frame.x_most / x_step * (1 + 1e-9)) + 1):
         at = frame.x(n * x_step)
         anchor = "start" if n == 0 else "end" if at > frame.width - frame.right - 20 else "middle"
         parts.append(f'<path class="base" d="M{at:.1f} {frame.floor}v4"/>')
-        parts.append(label(at, frame.floor + 18, anchor, x_label(n * x_step), "tick"))
+        parts.append(label(at, frame.floor + 18, anchor, short_time(n * x_step), "tick"))
     return parts
 
 
@@ -127,7 +127,7 @@ def area(
     path = f"M{frame.x(points[0][0]):.1f} {frame.y(points[0][1]):.1f}" + "".join(
         f"H{frame.x(x):.1f}V{frame.y(y):.1f}" for x, y in points[1:]
     )
-    parts = axes(frame, time_step(last_x, 10), short_time, short)
+    parts = axes(frame, time_step(last_x, 10), 1.0)
     parts.append(f'<path class="fill" d="{path}H{frame.x(last_x):.1f}V{frame.floor}H{frame.left}Z"/>')
     if goal:
         at = frame.y(goal)
@@ -150,15 +150,18 @@ def columns(
     *,
     marks: Sequence[tuple[float, str]] = (),
     open_end: bool = False,
+    least_y_step: float = 0.0,
     width: int = 450,
     height: int = 220,
 ) -> str:
-    """Columns of equal width over seconds; marks are (second, label) of upright lines, told apart by their heights."""
-    frame = Frame(width, height, most_x or 1.0, max(*heights, 1e-9) * 1.12)
+    """Columns of equal width over seconds.
+
+    marks: (second, label) of upright lines, labelled above the columns. open_end: the last column has no end.
+    """
+    frame = Frame(width, height, most_x or 1.0, max(*heights, 1e-9) * 1.05, top=12 + 15 * len(marks))
     each = (frame.width - frame.left - frame.right) / len(heights)
     gap = min(2.0, each * 0.2)
-    step = time_step(frame.x_most, 5)
-    parts = axes(frame, step, short_time, short)
+    parts = axes(frame, time_step(frame.x_most, 5), least_y_step)
     for n, value in enumerate(heights):
         if value > 0:
             # A column of one among thousands must still be seen.
@@ -172,8 +175,8 @@ def columns(
     for n, (x, text) in enumerate(marks):
         at = frame.x(min(x, frame.x_most))
         side, shift = ("end", -5) if at > frame.width * 0.65 else ("start", 5)
-        parts.append(f'<path class="mark" d="M{at:.1f} {frame.top}V{frame.floor}"/>')
-        parts.append(label(at + shift, frame.top + 10 + 14 * n, side, text))
+        parts.append(f'<path class="mark" d="M{at:.1f} {10 + 15 * n}V{frame.floor}"/>')
+        parts.append(label(at + shift, 18 + 15 * n, side, text))
     return drawing(frame, words, parts)
 
 
