@@ -71,6 +71,13 @@ def status(options: argparse.Namespace) -> int:
     return 0
 
 
+def demo(options: argparse.Namespace) -> int:
+    """Run the conflict report over generated visits, from nothing to its result."""
+    from infra.local.demo import demo as show
+
+    return show(options.data_dir, options.rows)
+
+
 def invoke(options: argparse.Namespace) -> int:
     """Invoke a function; its answer goes to standard output, what it logged to standard error."""
     running = Files(options.data_dir).running()
@@ -173,6 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     starter.add_argument("--prewarm", type=int, default=0, help="processes of each function started ahead")
     starter.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     command("down", down)
+    command("demo", demo).add_argument("--rows", type=int, default=50_000, help="rows that may conflict")
     command("env", env)
     command("status", status)
     invoker = command("invoke", invoke)

@@ -24,9 +24,7 @@ TWO_ROWS = Scenario("", keys=(0, 2), new_keys=(0,))  # the two chunks mirror eac
 
 def sluice_moves(scenario: Scenario, state: State) -> Iterator[Move]:
     """Everything that may happen next under Sluice's protocol."""
-    return chain(
-        work(scenario, state), plan(scenario, state), operate(scenario, state), disturb(scenario, state)
-    )
+    return chain(work(scenario, state), plan(scenario, state), operate(scenario, state), disturb(scenario, state))
 
 
 def check(scenario: Scenario) -> Exploration[State]:

@@ -95,9 +95,7 @@ WORK = Work(lambda row: True, apply, lambda count: "close")
 
 DESIGNS: dict[str, Design] = {
     "first design as written": Design({"mark": MARK, "apply": APPLY, "report": report}, autocommit=True),
-    "first design, always phase 2": Design(
-        {"mark": MARK_ALWAYS, "apply": APPLY, "report": report}, autocommit=True
-    ),
+    "first design, always phase 2": Design({"mark": MARK_ALWAYS, "apply": APPLY, "report": report}, autocommit=True),
     "first design, both phases in one transaction": Design({"both": BOTH, "report": report}),
     "status row in own transaction": Design({"claim": claim_status, "work": WORK, "close": report}),
     "lease with expiry": Design(

@@ -16,7 +16,10 @@ from tests.model.world import GONE, Row, State, Writer, change_rows, unlocked
 def disturb(scenario: Scenario, state: State) -> Iterator[Move]:
     """Start a disturbance, or commit the one that is open."""
     if state.writer is not None:
-        yield (WRITER_ENDS, state.writer.does, "rows", state.writer.rows), commit_writer(state._replace(writer=None), state.writer)
+        yield (
+            (WRITER_ENDS, state.writer.does, "rows", state.writer.rows),
+            commit_writer(state._replace(writer=None), state.writer),
+        )
         return
     for writer in possible_writes(scenario, state):
         budget = scenario.spend(state.budget, writer.does)
@@ -69,7 +72,5 @@ def commit_writer(state: State, writer: Writer) -> State:
         return state._replace(rows=change_rows(state, writer.rows, lambda row: row._replace(eligible=False)))
     marks = sum(state.rows[number].flag for number in writer.rows)
     key = GONE if writer.does == "delete" else None
-    rows = change_rows(
-        state, writer.rows, lambda row: row._replace(flag=False, key=row.key if key is None else key)
-    )
+    rows = change_rows(state, writer.rows, lambda row: row._replace(flag=False, key=row.key if key is None else key))
     return state._replace(rows=rows, marks=state.marks - marks)

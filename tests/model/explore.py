@@ -63,7 +63,10 @@ class Exploration(Generic[S]):
 
 def tell(trace: list[Label]) -> str:
     """A trace as numbered lines."""
-    return "\n".join(f"  {n:2}. {label[0]}: {' '.join(map(str, label[1:]))}" for n, label in enumerate(trace, 1)) or "  at once"
+    return (
+        "\n".join(f"  {n:2}. {label[0]}: {' '.join(map(str, label[1:]))}" for n, label in enumerate(trace, 1))
+        or "  at once"
+    )
 
 
 def _say(label: Label) -> str:

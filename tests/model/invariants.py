@@ -22,25 +22,29 @@ FUSED = {("planned", "done")}  # planned -> marked -> done within the one transa
 def broken(scenario: Scenario, before: State, after: State) -> list[str]:
     """Names of the invariants that this move, or the state it leads to, violates."""
     names = []
-    if after.rows is not before.rows:
+    if after.rows is not before.rows or after.runs is not before.runs:
         names += broken_rows(after)
     if after.chunks is not before.chunks:
         names += broken_ledger(scenario, before, after)
     if after.runs is not before.runs:
-        names += broken_runs(scenario, before, after)
+        names += broken_runs(before, after)
     if after.sessions is not before.sessions or after.runs is not before.runs:
         names += broken_sessions(before, after)
     if after.rows is not before.rows or after.chunks is not before.chunks:
-        names += broken_sums(scenario, after)
+        names += broken_sums(after)
     return names
 
 
 def broken_rows(state: State) -> list[str]:
+    """Once per run (I3), never flag and the newest run's stamp together (I5), no flag without a run (I6)."""
     names = []
     if any(2 in row.applied for row in state.rows):
         names.append("I3 row applied twice in a run")
-    if any(row.flag and row.stamp == len(state.runs) for row in state.rows if state.runs):
+    flagged = [row for row in state.rows if row.flag]
+    if any(row.stamp == len(state.runs) for row in flagged):
         names.append("I5 flag and stamp together")
+    if flagged and not any(run.state in ACTIVE for run in state.runs):
+        names.append("I6 flag without an active run")
     return names
 
 
@@ -71,14 +75,11 @@ def left_to_do(state: State, chunk: Chunk) -> list[bool]:
     return [True for row in state.rows if chunk.has(row) and to_do(row, chunk.run)]
 
 
-def broken_runs(scenario: Scenario, before: State, after: State) -> list[str]:
-    """One active run (I12), no flag without one (I6), nothing left behind by a success (I4, I23)."""
+def broken_runs(before: State, after: State) -> list[str]:
+    """One active run (I12), nothing left behind by a success (I4, I23)."""
     names = []
-    active = [number for number, run in enumerate(after.runs, 1) if run.state in ACTIVE]
-    if len(active) > 1:
+    if sum(run.state in ACTIVE for run in after.runs) > 1:
         names.append("I12 two active runs")
-    if not active and any(row.flag for row in after.rows):
-        names.append("I6 flag without an active run")
     for number, run in enumerate(after.runs, 1):
         old = before.runs[number - 1] if number <= len(before.runs) else None
         ended = old is not None and run.state == "succeeded" and old.state != "succeeded"
@@ -99,7 +100,7 @@ def broken_sessions(before: State, after: State) -> list[str]:
     return names
 
 
-def broken_sums(scenario: Scenario, state: State) -> list[str]:
+def broken_sums(state: State) -> list[str]:
     """
     The ledger's counts are the rows' (I7, I8). Both sides count deleted rows, which stay as tombstones.
 

@@ -69,9 +69,11 @@ def reset(scenario: Scenario, state: State, number: int) -> Iterator[Move]:
         else chunk
         for chunk in state.chunks
     )
-    runs = change_run(cleared, number, state.runs[number - 1]._replace(
-        state="running", desired="run", generation=generation, marks_complete=False
-    ))
+    runs = change_run(
+        cleared,
+        number,
+        state.runs[number - 1]._replace(state="running", desired="run", generation=generation, marks_complete=False),
+    )
     yield (TROUBLE, f"operator resets run {number}"), cleared._replace(runs=runs, chunks=chunks)
 
 

@@ -60,7 +60,6 @@ TROUBLE = "trouble"  # crashes, and what an operator or the engine does to a run
 APPLICATION = "application"  # others change the target
 
 
-
 def to_do(row: Row, run: int) -> bool:
     """TODO of the design: <stamp> IS DISTINCT FROM :run_ts AND <job eligible>."""
     return row.stamp != run and row.eligible and row.key != GONE
@@ -135,9 +134,7 @@ def commit(scenario: Scenario, state: State, session: Session) -> State:
         chunk = chunk._replace(
             state=noted(scenario.rules, chunk, "marked"), marked=0 if scenario.rules.stamp else marks
         )
-        return state._replace(
-            rows=rows, chunks=change_chunk(state.chunks, number, chunk), marks=state.marks + marks
-        )
+        return state._replace(rows=rows, chunks=change_chunk(state.chunks, number, chunk), marks=state.marks + marks)
     rows = change_rows(state, session.held, lambda row: applied(scenario.rules, row, chunk.run))
     updated = chunk.updated + len(session.held)
     verdict = noted(scenario.rules, chunk, t2_verdict(scenario.rules, rows, chunk, len(session.held)))

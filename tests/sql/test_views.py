@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 
@@ -27,8 +28,10 @@ def fill(sql_, rows=400):
 def add(sql_, first, last, day="2025-01-01"):
     sql_(
         """INSERT INTO public.visits ("ID", "VisitDate", "SSN", "Minutes")
-           SELECT n, date '%s' + n %% 9, '9' || n %% 40, n %% 300 FROM generate_series(%d, %d) AS n"""
-        % (day, first, last)
+           SELECT n, %s::date + n %% 9, '9' || n %% 40, n %% 300 FROM generate_series(%s, %s) AS n""",
+        day,
+        first,
+        last,
     )
 
 
@@ -77,7 +80,10 @@ def test_no_view_shows_a_key(sql_, planned):
     (bound,) = sql_("SELECT hi ->> 0 FROM sluice.chunk WHERE hi IS NOT NULL LIMIT 1")[0]
     assert bound.startswith("2025-01-0")
     assert all(bound not in text for (text,) in shown)
-    columns = sql_("SELECT column_name FROM information_schema.columns WHERE table_schema = 'sluice' AND table_name ~ '_status|stuck'")
+    columns = sql_(
+        """SELECT attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+           WHERE relnamespace = 'sluice'::regnamespace AND relkind = 'v'"""
+    )
     assert not {"lo", "hi", "keys"} & {name for (name,) in columns}
 
 
@@ -97,7 +103,7 @@ def test_progress_rises_to_100_and_falls_only_for_late_rows(sql_, planned):
     assert seen[0] == (0, 0, 400, 0)
     assert seen[-1] == (100, 500, 500, 100)
     assert all(0 <= progress <= 100 and done <= total for progress, done, total, _ in seen)
-    falls = [(before, after) for before, after in zip(seen, seen[1:], strict=False) if after[0] < before[0]]
+    falls = [(before, after) for before, after in pairwise(seen) if after[0] < before[0]]
     assert falls == [((100, 400, 400, 0), (Decimal("80.0"), 400, 500, 100))]
 
 
@@ -116,8 +122,8 @@ def test_a_split_keeps_the_sums(sql_, planned):
     before = sql_(PROGRESS)
     operate.split(context, run.run_id, "double", 1)
     assert sql_(PROGRESS) == before
-    states = sql_("SELECT state, count(*) FROM sluice.chunk_status WHERE parent_no = 1 OR chunk_no = 1 GROUP BY 1 ORDER BY 1")
-    assert states == [("planned", 2), ("split", 1)]
+    family = sql_("SELECT state FROM sluice.chunk_status WHERE parent_no = 1 OR chunk_no = 1 ORDER BY chunk_no")
+    assert family == [("split",), ("planned",), ("planned",)]
 
 
 def test_a_chunk_that_waits_its_turn_or_is_at_work_is_not_stuck(sql_, planned, context_of):

@@ -80,10 +80,10 @@ def tell(run: Run, text: str, as_json: bool) -> None:
 
 
 @click.command()
+@with_run
 @click.argument("step")
 @click.argument("chunk", type=click.IntRange(1))
 @as_json
-@with_run
 def retry(found: Found, step: str, chunk: int, as_json: bool) -> None:
     """Give a CHUNK that is in quarantine a new start.
 
@@ -94,11 +94,11 @@ def retry(found: Found, step: str, chunk: int, as_json: bool) -> None:
 
 
 @click.command()
+@with_run
 @click.argument("step")
 @click.argument("chunk", type=click.IntRange(1))
 @reason
 @as_json
-@with_run
 def skip(found: Found, step: str, chunk: int, reason: str | None, as_json: bool) -> None:
     """Leave the rows of a CHUNK undone; the run then ends with drift."""
     operate.skip(found.context, found.run.run_id, step, chunk, reason_or_name(reason))
@@ -106,10 +106,10 @@ def skip(found: Found, step: str, chunk: int, reason: str | None, as_json: bool)
 
 
 @click.command()
+@with_run
 @click.argument("step")
 @click.argument("chunk", type=click.IntRange(1))
 @as_json
-@with_run
 def split(found: Found, step: str, chunk: int, as_json: bool) -> None:
     """Cut a CHUNK in two halves at a key group's end."""
     operate.split(found.context, found.run.run_id, step, chunk)
