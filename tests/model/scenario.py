@@ -32,7 +32,7 @@ class Rules:
 class Scenario:
     """A small target table, who may disturb the run, and how often."""
 
-    name: str
+    name: str = field(compare=False)
     mode: str = "visible"  # visible | fused | run
     keys: tuple[int, ...] = (0, 1, 2)  # one row for each
     ranges: tuple[tuple[int, int], ...] = ((0, 1), (2, 2))  # chunks of the plan

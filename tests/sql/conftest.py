@@ -13,7 +13,7 @@ import pytest
 from sluice.context import Context
 from sluice.databases.postgres import Postgres
 from sluice.deadline import Deadline
-from sluice.job import read_job
+from sluice.job_file import read_job
 
 SCHEMA = """
 CREATE TABLE public.visits (

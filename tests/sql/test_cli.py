@@ -26,7 +26,7 @@ from sluice.context import Context
 from sluice.deadline import Deadline
 from sluice.errors import ChunkBusyError, TransientError
 from sluice.finish import finish_run
-from sluice.job import load_job
+from sluice.job_file import load_job
 from sluice.run import open_run, plan_round, work_chunk
 from sluice.settings import settings
 from tests.sql.conftest import SCHEMA, SELECT, facts_of

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+
 from sluice.report.html import render
 from sluice.report.svg import round_step, time_step
 from sluice.report.text import number, seconds

@@ -43,7 +43,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What a step would do. Rows and chunks are counted; seconds and WAL of an update are of one chunk in the middle."""
+    """What a step would do. Rows and chunks are counted; an update's phases are of one chunk in the middle."""
 
     name: str
     kind: str

@@ -16,7 +16,7 @@ from sluice.context import Context
 from sluice.databases.postgres import Connections
 from sluice.deadline import Deadline
 from sluice.errors import BadInputError, SluiceError, TerminalError, TransientError
-from sluice.job import load_job
+from sluice.job_file import load_job
 from sluice.observability import logger
 
 SECRET_SECONDS = 300
@@ -31,6 +31,7 @@ class JobEvent(Protocol):
 
 Event = TypeVar("Event", bound=JobEvent)
 Result = Mapping[str, object]
+Handler = Callable[..., Result]
 
 
 def read_secret(name: str, force: bool) -> str:
@@ -44,14 +45,14 @@ def read_secret(name: str, force: bool) -> str:
 connections = Connections(read_secret)
 
 
-def entry_point(event_type: Callable[..., Event]) -> Callable[[Callable[[Event, Context], Result]], Callable[..., Result]]:
+def entry_point(event_type: Callable[..., Event]) -> Callable[[Callable[[Event, Context], Result]], Handler]:
     """Makes a Lambda handler of a function over an event and a context.
 
     The handler raises the engine's errors under their own names, which the state machine matches, and any other as
     TerminalError without its message, which might quote a row.
     """
 
-    def decorate(verb: Callable[[Event, Context], Result]) -> Callable[..., Result]:
+    def decorate(verb: Callable[[Event, Context], Result]) -> Handler:
         @wraps(verb)
         def lambda_handler(raw: Mapping[str, Any], lambda_context: Any) -> Result:
             try:

@@ -15,6 +15,7 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
+
 from sluice.sqltext import read_queries, to_driver
 
 FOLDER = Path(__file__).parent

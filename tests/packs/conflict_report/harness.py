@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from psycopg2.extensions import cursor as Cursor
+
 from sluice.sqltext import read_queries, single_statement, to_driver
 
 PACK = Path(__file__).parents[3] / "sql" / "packs" / "conflict_report"

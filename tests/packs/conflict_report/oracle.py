@@ -113,7 +113,7 @@ def meet(world: World, own: Visit, mph: float, window: int) -> Iterator[Meeting]
         if other is own or other.missed or opresent is None:
             continue
         same_sch, same_actual = bool(sch) and sch == osch, bool(actual) and actual == oactual
-        same_cross = bool(sch) and sch == oactual or bool(actual) and actual == osch
+        same_cross = (bool(sch) and sch == oactual) or (bool(actual) and actual == osch)
         both_sch, both_actual = shared(sch, osch), shared(actual, oactual)
         cross = longest(shared(sch, oactual), shared(actual, osch))
         gap = max(opresent[0] - present[1], present[0] - opresent[1])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from psycopg2.extensions import cursor as Cursor
-from sluice.job import Job, UpdateStep, read_job
-from sluice.sqltext import read_queries
 
+from sluice.job import Job, UpdateStep
+from sluice.job_file import read_job
+from sluice.sqltext import read_queries
 from tests.packs.conflict_report import harness
 from tests.packs.conflict_report.world import World
 

@@ -16,7 +16,8 @@ from psycopg2.extensions import parse_dsn
 from sluice.context import Context
 from sluice.databases.postgres import ConnectionFacts, Limits, Postgres, parse_secret
 from sluice.errors import BadInputError, SluiceError
-from sluice.job import Job, job_names, load_job
+from sluice.job import Job
+from sluice.job_file import job_names, load_job
 from sluice.ledger import Ledger, Run, is_current
 
 READ_SECONDS = 60.0

@@ -7,8 +7,7 @@ import click
 from sluice.cli.access import Found
 from sluice.cli.options import as_json, with_run
 from sluice.cli.output import as_dict, emit, say, table
-from sluice.errors import BadInputError
-from sluice.job import did_you_mean
+from sluice.errors import BadInputError, did_you_mean
 
 STATES = ("open", "planned", "marked", "done", "split", "quarantined", "skipped")
 

@@ -14,7 +14,8 @@ import click
 from sluice.cli.options import as_json
 from sluice.cli.output import emit, say, table
 from sluice.errors import BadInputError
-from sluice.job import Job, job_names, json_schema, load_job
+from sluice.job import Job, json_schema
+from sluice.job_file import job_names, load_job
 from sluice.settings import settings
 
 PACK_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")

@@ -22,7 +22,8 @@ from sluice.cli.reports import write_report
 from sluice.cli.snapshot import Snapshot, panel, take
 from sluice.context import Context
 from sluice.errors import BadInputError, SluiceError
-from sluice.job import Job, load_job
+from sluice.job import Job
+from sluice.job_file import load_job
 from sluice.ledger import Run, is_current
 from sluice.run import Opened, open_run
 from sluice.settings import settings

@@ -10,7 +10,7 @@ from sluice.cli.options import as_json, with_access, with_run
 from sluice.cli.output import as_dict, emit, notice, percent, say, table
 from sluice.cli.snapshot import MOST_STUCK, panel, take
 from sluice.errors import SluiceError
-from sluice.job import load_job
+from sluice.job_file import load_job
 
 INTERRUPTED = 130
 

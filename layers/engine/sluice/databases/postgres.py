@@ -228,7 +228,7 @@ def connect(facts: ConnectionFacts) -> psycopg2.extensions.connection:
 
 CREDENTIALS_REFUSED = ("password authentication failed", "no password supplied", "PAM authentication failed")
 WRONG_SECRET = {
-    "server does not support SSL": 'the server has no TLS; where that is wanted, put "sslmode": "disable" in the secret',
+    "server does not support SSL": 'the server has no TLS; where that is meant, put "sslmode": "disable" in the secret',
     "could not translate host name": "there is no such host",
     "does not exist": "there is no such database or user",
     "no pg_hba.conf entry": "the server does not let this user in from here",
