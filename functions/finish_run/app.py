@@ -9,7 +9,6 @@ from typing import Any
 from sluice.context import Context
 from sluice.finish import finish_run, problem_of
 from sluice.handler import entry_point
-from sluice.observability import metrics
 from sluice.publish import publish
 
 
@@ -22,7 +21,6 @@ class Event:
     error: Mapping[str, Any] | None = None
 
 
-@metrics.log_metrics
 @entry_point(Event)
 def lambda_handler(event: Event, context: Context) -> Mapping[str, object]:
     run = finish_run(context, event.run_id, problem_of(event.error))

@@ -150,7 +150,7 @@ def test_stuck_session_gone(sql_, planned, context_of):
 def wait_for_end_of(sql_, pid):
     """A closed connection's session ends a moment later."""
     deadline = Deadline.after(20)
-    while sql_("SELECT FROM pg_stat_activity WHERE pid = %s", pid):
+    while sql_("SELECT 1 FROM pg_stat_activity WHERE pid = %s", pid):
         assert deadline.seconds_left() > 0
 
 

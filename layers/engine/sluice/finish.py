@@ -72,12 +72,12 @@ def verdict(ledger: Ledger, run: Run, error: Problem | None) -> tuple[str, Probl
         return "cancelled", Problem("Cancelled", run.reason or "an operator cancelled the run")
     work = ledger.row("unfinished_work", run_id=run.run_id)
     problems = {
-        "ChunksQuarantined": (work.quarantined, "chunks in quarantine: `sluice chunks --state quarantined` lists them"),
-        "CheckFailed": (work.failed_checks, "checks failed: sluice.finding holds the first keys of each"),
+        "ChunksQuarantined": (work.quarantined, "in quarantine: `sluice chunks --state quarantined`", "chunk"),
+        "CheckFailed": (work.failed_checks, "failed: sluice.finding holds the first keys", "check"),
     }
-    for code, (count, text) in problems.items():
+    for code, (count, text, thing) in problems.items():
         if count:
-            return "failed", Problem(code, f"{count} {text}")
+            return "failed", Problem(code, f"{count} {thing}{'s' if count > 1 else ''} {text}")
     if error is not None:
         return "failed", error
     if work.steps:

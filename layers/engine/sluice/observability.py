@@ -22,4 +22,5 @@ class RedactingFormatter(LambdaPowertoolsFormatter):
 
 
 logger = Logger(service="sluice", logger_formatter=RedactingFormatter())
-metrics = Metrics(namespace="Sluice", service="sluice")
+# One dimension, the job: a dimension more is a bill more.
+metrics = Metrics(namespace="Sluice", service="")

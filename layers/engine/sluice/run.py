@@ -235,8 +235,10 @@ def next_round(
         return Round("wait", step.name, step.kind, step.rounds, wait_seconds=wait, reason=reason)
     setbacks = ledger.row("worst_streak", **place).setbacks
     delay = min(LONGEST_WAIT_SECONDS, 5 * 2 ** (setbacks - 1)) if setbacks else 0
-    number = ledger.row("next_round", **place).rounds
-    return Round("work", step.name, step.kind, number, chunks, wait_seconds=delay)
+    row = ledger.row("next_round", **place)
+    if row.held is not None:
+        ledger.event(run.run_id, "held", step_no=step.step_no, n=int(row.held_seconds), detail=row.held)
+    return Round("work", step.name, step.kind, row.rounds, chunks, wait_seconds=delay)
 
 
 def settle_failures(context: Context, ledger: Ledger, run: Run, step: StepRow, kind: Kind) -> None:

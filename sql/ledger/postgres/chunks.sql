@@ -27,10 +27,12 @@ SET wave = :wave,
 WHERE run_id = :run_id AND step_no = :step_no;
 
 -- next_round
--- Counts a round of the step; gives its number.
-UPDATE sluice.step SET rounds = rounds + 1, held = NULL, held_since = NULL
-WHERE run_id = :run_id AND step_no = :step_no
-RETURNING rounds;
+-- Counts a round of the step; gives its number and, where chunks had been held back, why and for how long.
+UPDATE sluice.step AS now
+SET rounds = now.rounds + 1, held = NULL, held_since = NULL
+FROM sluice.step AS before
+WHERE now.run_id = :run_id AND now.step_no = :step_no AND before.run_id = now.run_id AND before.step_no = now.step_no
+RETURNING now.rounds, before.held, extract(epoch FROM clock_timestamp() - before.held_since)::float AS held_seconds;
 
 -- set_phase
 -- Goes from marking to working.

@@ -57,7 +57,7 @@ DELETE FROM sluice.active_target WHERE run_id = :run_id;
 -- reopen_run
 -- Takes a failed run up again.
 UPDATE sluice.run
-SET state = 'running', finished_at = NULL, error_code = NULL, error = NULL, job_sha256 = :job_sha256
+SET state = 'running', finished_at = NULL, error_code = NULL, error = NULL, report = NULL, job_sha256 = :job_sha256
 WHERE run_id = :run_id;
 
 -- change_job

@@ -65,6 +65,13 @@ WHERE busy."SSN" ~ '^[0-9]{3}-[0-9]{2}-[0-9]{4}$'
 ORDER BY busy."SSN", day.day, busy."Kind", busy."BusyID"
 ;
 
+-- sign_work_table
+-- a row of no person: tells a table without visits from one that the recovery from a crash emptied, and whose it is
+INSERT INTO public.conflictvisitmaps_temp
+    ("SSN", "Kind", "BusyDay", "BusyID", "FirstDay", "BusyStart", "BusyEnd")
+VALUES ('', 'copied', '-infinity', :run_id, '-infinity', '-infinity', '-infinity')
+;
+
 -- describe_work_table
 -- the step that follows is planned from these statistics
 ANALYZE public.conflictvisitmaps_temp

@@ -19,8 +19,8 @@ WITH own AS MATERIALIZED (
             -- least and greatest pass over NULL.
             least(planned.began, actual.began) - travel_window AS search_start,
             greatest(planned.ended, actual.ended) + travel_window AS search_end,
-            -- NULL, which no busy time has, where no conflict can be established. An empty work table is not
-            -- taken for a world without conflicts: PostgreSQL empties it in the recovery from a crash.
+            -- NULL, which no busy time has, where no conflict can be established. A work table without even a
+            -- signature proves nothing: PostgreSQL empties it in the recovery from a crash.
             CASE
                 WHEN chunk."VisitDate" IS NOT NULL
                     AND chunk."SSN" ~ '^[0-9]{3}-[0-9]{2}-[0-9]{4}$'

@@ -4,12 +4,11 @@
 SELECT "ID" FROM public.conflictvisitmaps WHERE "UpdateFlag" = 1
 ;
 
--- work_table_is_filled
--- the work table of step copy_to_temp survived until here; the recovery from a crash empties it
+-- work_table_is_of_this_run
+-- what step copy_to_temp of this run wrote is still there; the recovery from a crash empties the table
 -- severity: error
-SELECT 'public.conflictvisitmaps_temp' AS empty_table
-WHERE NOT EXISTS (SELECT FROM public.conflictvisitmaps_temp)
-    AND EXISTS (SELECT FROM public.conflictvisitmaps WHERE "UpdatedDate" = :run_ts)
+SELECT 'public.conflictvisitmaps_temp' AS "table"
+WHERE NOT EXISTS (SELECT FROM public.conflictvisitmaps_temp WHERE "Kind" = 'copied' AND "BusyID" = :run_id)
 ;
 
 -- work_table_skips_a_day
@@ -17,6 +16,7 @@ WHERE NOT EXISTS (SELECT FROM public.conflictvisitmaps_temp)
 -- severity: error
 SELECT "Kind", "BusyID"
 FROM public.conflictvisitmaps_temp
+WHERE "Kind" <> 'copied'
 GROUP BY "Kind", "BusyID"
 HAVING min("BusyDay") <> min("FirstDay")
     OR max("BusyDay") <> ((max("BusyEnd") - interval '1 microsecond') AT TIME ZONE 'Etc/GMT+8')::date

@@ -38,8 +38,8 @@ SELECT
     1 + (CASE WHEN job = 0 THEN h & 65535 ELSE (h & 65535) + CASE WHEN (h >> 16) % 10 = 0 THEN 9 ELSE 8 END END) % 48,
     CASE
         WHEN n = 0 AND :canary::text IS NOT NULL THEN :canary::text
-        WHEN n % 100 = 37 THEN NULL
-        WHEN n % 1000 = 411 THEN 'unknown'
+        WHEN n % 100 = 13 THEN NULL
+        WHEN n % 1000 = 17 THEN 'unknown'
         ELSE 900 + n % 100 || '-' || lpad((n / 100 % 50)::text, 2, '0') || '-' || lpad((n / 5000)::text, 4, '0')
     END
 FROM generate_series(0, greatest(:rows / 80, 20)) AS n
@@ -48,8 +48,9 @@ CROSS JOIN LATERAL (SELECT hashint8extended(n, :seed * 100 + 2) & 90071992547409
 ;
 
 -- visits
--- five visits for four conflict rows. Visit n follows the plan of visit n - 1 in one case of 24: the same
--- person and start, often at the other agency. The person is drawn with a weight that falls with its number.
+-- five visits for four conflict rows. Visit n follows the plan of visit n - 1 in one case of 24: the same person
+-- and times, often at the other agency, and in a third of these cases with the same clocking.
+-- The person is drawn with a weight that falls with its number.
 -- It is the morning of 6 November 2025: what comes later is planned and not clocked.
 INSERT INTO public.visits
 SELECT
@@ -61,14 +62,13 @@ SELECT
     h % 61 = 0
 FROM generate_series(1, :rows::bigint + :rows::bigint / 4) AS n
 CROSS JOIN LATERAL (
-    SELECT
-        hashint8extended(n, :seed * 100 + 3) & 9007199254740991 AS h,
-        hashint8extended(n, :seed * 100 + 4) & 9007199254740991 AS jitter
+    SELECT hashint8extended(n, :seed * 100 + 3) & 9007199254740991 AS h
 ) AS of_visit
 CROSS JOIN LATERAL (
     SELECT
         hashint8extended(n - (h % 24 = 7)::integer, :seed * 100 + 5) & 9007199254740991 AS who,
         hashint8extended(n - (h % 24 = 7)::integer, :seed * 100 + 6) & 9007199254740991 AS moment,
+        hashint8extended(n - (h % 72 = 7)::integer, :seed * 100 + 4) & 9007199254740991 AS jitter,
         h % 200 = 0 AS unscheduled,
         h % 10 <> 0 AS clocked_in,
         h % 47 <> 0 AS clocked_out

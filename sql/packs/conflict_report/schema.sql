@@ -156,9 +156,9 @@ CREATE OR REPLACE TRIGGER conflictvisitmaps_modified
 -- Unlogged, for every run fills it anew; after a crash of the server it is empty.
 CREATE UNLOGGED TABLE IF NOT EXISTS public.conflictvisitmaps_temp (
     "SSN" text COLLATE "C" NOT NULL,
-    "Kind" text COLLATE "C" NOT NULL, -- visit, in_service or leave
+    "Kind" text COLLATE "C" NOT NULL, -- visit, in_service or leave; copied: the signature of the run
     "BusyDay" date NOT NULL,
-    "BusyID" bigint NOT NULL, -- VisitID, InServiceID or LeaveID
+    "BusyID" bigint NOT NULL, -- VisitID, InServiceID or LeaveID; run_id
     "FirstDay" date NOT NULL,
     "BusyStart" timestamptz NOT NULL,
     "BusyEnd" timestamptz NOT NULL,

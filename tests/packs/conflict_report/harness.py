@@ -36,7 +36,9 @@ def copy_to_temp(cursor: Cursor, **parameters: object) -> None:
 def compute(cursor: Cursor, addresses: Sequence[str] | None = None, **parameters: object) -> list[dict[str, Any]]:
     """The SELECT over all rows or the rows at these addresses; each row by column name, with its row_id."""
     values = {**PARAMETERS, **parameters, "addresses": addresses}
-    cursor.execute(to_driver(f"WITH chunk AS MATERIALIZED ({chunk(addresses)}) {tail('SELECT * FROM ({}) AS new')}"), values)
+    cursor.execute(
+        to_driver(f"WITH chunk AS MATERIALIZED ({chunk(addresses)}) {tail('SELECT * FROM ({}) AS new')}"), values
+    )
     names = [column.name for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 

@@ -228,7 +228,11 @@ def test_training_during_a_visit(solve: Solve) -> None:
         Session(5, BERT[0], *MORNING),
     ]
     rows = solve(Visit(1, ANNA[0], MORNING), sessions=sessions)
-    assert (rows[1]["ConflictType"], rows[1]["InServiceID"], rows[1]["InServiceOverlapMinutes"]) == ("in_service", 7, 45)
+    assert (rows[1]["ConflictType"], rows[1]["InServiceID"], rows[1]["InServiceOverlapMinutes"]) == (
+        "in_service",
+        7,
+        45,
+    )
     assert (rows[1]["ConflictCount"], rows[1]["ConVisitID"], rows[1]["Distance"]) == (0, None, None)
 
 
@@ -255,9 +259,13 @@ def test_an_absence_stands_beside_a_conflicting_visit(solve: Solve) -> None:
     assert (rows[1]["ConflictType"], rows[1]["InServiceID"], rows[1]["LeaveID"]) == ("schedules_overlap", 3, 4)
 
 
+def test_a_work_table_without_visits_proves_a_visit_clear(solve: Solve) -> None:
+    assert solve(Visit(1, ANNA[0], MORNING, missed=True))[1]["ConflictStatus"] == "clear"
+
+
 def test_an_empty_work_table_proves_nothing(cursor: Cursor) -> None:
     """PostgreSQL empties an unlogged table in the recovery from a crash."""
     World([Visit(1, ANNA[0], MORNING), Visit(2, ANNA[2], LATER)]).write(cursor)
     assert {row["ConflictStatus"] for row in harness.compute(cursor)} == {"undetermined"}
     harness.update(cursor)
-    assert "work_table_is_filled" in harness.check(cursor)
+    assert "work_table_is_of_this_run" in harness.check(cursor)

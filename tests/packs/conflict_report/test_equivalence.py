@@ -112,7 +112,7 @@ def test_chunks_may_be_worked_in_any_order_and_again(generated: Cursor) -> None:
     """The update writes nothing that the SELECT reads."""
     harness.copy_to_temp(generated)
     before = harness.compute(generated)
-    generated.execute("SELECT array_agg(ctid::text) FROM public.conflictvisitmaps WHERE \"ID\" % 3 = 0")
+    generated.execute('SELECT array_agg(ctid::text) FROM public.conflictvisitmaps WHERE "ID" % 3 = 0')
     (third,) = generated.fetchone()
     assert harness.update(generated, third) == len(third)
     assert harness.update(generated) == GENERATED_ROWS

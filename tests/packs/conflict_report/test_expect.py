@@ -95,7 +95,7 @@ def test_an_impossible_value_is_found(updated: Cursor, column: str, value: str, 
 
 @pytest.mark.parametrize("day", ["min", "max"])
 def test_a_day_missing_from_the_work_table_is_found(updated: Cursor, day: str) -> None:
-    updated.execute("SELECT \"BusyID\" FROM conflictvisitmaps_temp WHERE \"Kind\" = 'leave' AND \"BusyDay\" > \"FirstDay\"")
+    updated.execute('SELECT "BusyID" FROM conflictvisitmaps_temp WHERE "Kind" = \'leave\' AND "BusyDay" > "FirstDay"')
     (leave,) = updated.fetchone()
     updated.execute(
         f'DELETE FROM conflictvisitmaps_temp WHERE ("Kind", "BusyID") = (\'leave\', %s) AND "BusyDay" ='  # noqa: S608
@@ -109,7 +109,7 @@ def test_rows_that_the_application_changed_are_not_held_against_the_run(updated:
     """A trigger notes the change; the engine's own UPDATE did not fire it."""
     updated.execute('SELECT count(*) FROM conflictvisitmaps WHERE "ModifiedDate" >= now()')
     assert updated.fetchone() == (0,)
-    updated.execute("UPDATE conflictvisitmaps SET \"SSN\" = '900-00-0001' WHERE \"ConflictCount\" > 0")
+    updated.execute('UPDATE conflictvisitmaps SET "SSN" = \'900-00-0001\' WHERE "ConflictCount" > 0')
     changed = updated.rowcount
     updated.execute('SELECT count(*) FROM conflictvisitmaps WHERE "ModifiedDate" >= now()')
     assert updated.fetchone() == (changed,)
@@ -117,7 +117,7 @@ def test_rows_that_the_application_changed_are_not_held_against_the_run(updated:
 
 
 def test_a_source_changed_during_the_run_is_a_warning(updated: Cursor) -> None:
-    updated.execute("SELECT min(\"BusyID\"), max(\"BusyID\") FROM conflictvisitmaps_temp WHERE \"Kind\" = 'visit'")
+    updated.execute('SELECT min("BusyID"), max("BusyID") FROM conflictvisitmaps_temp WHERE "Kind" = \'visit\'')
     first, last = updated.fetchone()
     updated.execute('UPDATE visits SET "IsMissed" = true WHERE "VisitID" = %s', (first,))
     updated.execute('UPDATE visits SET "PatientID" = "PatientID" + 1 WHERE "VisitID" = %s', (last,))

@@ -29,7 +29,10 @@ def test_the_monolith_differs_only_in_how_the_update_is_cut() -> None:
     )
     for one, other in zip(chunked.steps, whole.steps, strict=True):
         assert one.model_dump(exclude=cut) == other.model_dump(exclude=cut)
-    assert (update_step("conflict_report").chunk.whole, update_step("conflict_report_monolith").chunk.whole) == (False, True)
+    assert (update_step("conflict_report").chunk.whole, update_step("conflict_report_monolith").chunk.whole) == (
+        False,
+        True,
+    )
 
 
 def test_the_select_sets_existing_columns_and_neither_key_nor_flag_nor_stamp(cursor: Cursor) -> None:

@@ -109,7 +109,9 @@ class World:
         )
         insert(cursor, "providers", ([p.ProviderID, f"Agency {p.ProviderID}", p.TimeZone] for p in AGENCIES))
         insert(cursor, "caregivers", ([c.CaregiverID, c.ProviderID, c.SSN] for c in CAREGIVERS))
-        insert(cursor, "patients", ([v.VisitID, v.caregiver.ProviderID, *(v.place or (None, None))] for v in self.visits))
+        insert(
+            cursor, "patients", ([v.VisitID, v.caregiver.ProviderID, *(v.place or (None, None))] for v in self.visits)
+        )
         insert(
             cursor,
             "visits",
@@ -123,9 +125,7 @@ class World:
             "inservices",
             ([s.InServiceID, s.caregiver.CaregiverID, s.StartTime, s.EndTime] for s in self.sessions),
         )
-        insert(
-            cursor, "leaves", ([v.LeaveID, v.caregiver.CaregiverID, v.StartDate, v.EndDate] for v in self.leaves)
-        )
+        insert(cursor, "leaves", ([v.LeaveID, v.caregiver.CaregiverID, v.StartDate, v.EndDate] for v in self.leaves))
         insert(cursor, "conflictvisitmaps", (self._conflict_row(visit) for visit in self.visits))
 
     def _conflict_row(self, visit: Visit) -> list[object]:
@@ -139,7 +139,9 @@ class World:
 
 def read_world(cursor: Cursor) -> World:
     """What the database holds; one person's rows by SSN, as the pack sees them."""
-    cursor.execute('SELECT "CaregiverID", "ProviderID", "SSN", "TimeZone" FROM caregivers JOIN providers USING ("ProviderID")')
+    cursor.execute(
+        'SELECT "CaregiverID", "ProviderID", "SSN", "TimeZone" FROM caregivers JOIN providers USING ("ProviderID")'
+    )
     caregivers = {row[0]: Caregiver(*row) for row in cursor.fetchall()}
     cursor.execute(
         'SELECT "VisitID", "CaregiverID", "SchStartTime", "SchEndTime", "VisitStartTime", "VisitEndTime",'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sluice.cli import chunks, packs, reports, runs, status, steer
+from sluice.cli import chunks, packs, plan, reports, runs, status, steer
 from sluice.errors import BadInputError, SluiceError
 
 SUCCESS, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -42,6 +42,6 @@ def main() -> None:
     """
 
 
-for module in (runs, status, steer, chunks, reports, packs):
+for module in (plan, runs, status, steer, chunks, reports, packs):
     for command in module.COMMANDS:
         main.add_command(command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from sluice.cli.access import Access, find_run
+from sluice.errors import BadInputError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -18,6 +19,9 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON and n
 reason = click.option("--reason", help="Why; status and report show it. Default: who asked.")
 run_key = click.option(
     "--run-key", required=True, metavar="KEY", help="Name of the run, for instance a date; the same key resumes it."
+)
+params = click.option(
+    "--param", "params", multiple=True, metavar="NAME=VALUE", help="Value of a parameter; may be repeated."
 )
 report_folder = click.option(
     "--report",
@@ -32,6 +36,17 @@ report_folder = click.option(
 def reason_or_name(given: str | None) -> str:
     """The reason, or who asked where none was given."""
     return given or f"asked by {getpass.getuser()}"
+
+
+def parse_params(given: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE pairs as a mapping; raises BadInputError for any other."""
+    parsed = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise BadInputError(f"--param takes NAME=VALUE, not '{text}'")
+        parsed[name] = value
+    return parsed
 
 
 def with_access(command: Command) -> Command:

@@ -35,8 +35,8 @@ STYLES = {
 
 def console() -> Console:
     """Standard output; lines are not cut where it is no terminal."""
-    terminal = sys.stdout.isatty()
-    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=None if terminal else WIDTH_OF_A_FILE)
+    width = None if sys.stdout.isatty() else WIDTH_OF_A_FILE
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
 
 
 def say(*parts: RenderableType) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from sluice.cli.access import Access, Found, Place
 from sluice.cli.executions import Execution
 from sluice.cli.follow import Display, follow
 from sluice.cli.inline import InlineRun
-from sluice.cli.options import as_json, how_to_work, run_key, with_access, with_run
+from sluice.cli.options import as_json, how_to_work, params, parse_params, run_key, with_access, with_run
 from sluice.cli.output import emit, notice, say
 from sluice.cli.reports import write_report
 from sluice.cli.snapshot import Snapshot, panel, take
@@ -53,7 +54,7 @@ class How:
 @click.command()
 @click.argument("job")
 @run_key
-@click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Value of a parameter; may be repeated.")
+@params
 @click.option("--accept-changes", is_flag=True, help="Finish the run with the job file and SQL as they are now.")
 @how_to_work
 @as_json
@@ -105,17 +106,6 @@ def resume(found: Found, **how: Any) -> None:
         say(f"run {freed.run_id} may go on: `sluice run {freed.job} --run-key {freed.run_key}` works it")
 
 
-def parse_params(given: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE pairs as a mapping."""
-    params = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise BadInputError(f"--param takes NAME=VALUE, not '{text}'")
-        params[name] = value
-    return params
-
-
 def launch(access: Access, job: Job, key: str, params: Mapping[str, Any], how: How) -> None:
     """Work the run as asked for, show it, and end this process with its fate."""
     if how.inline:
@@ -132,6 +122,8 @@ def work_inline(access: Access, job: Job, key: str, params: Mapping[str, Any], h
     tell_opened(opened)
     if opened.run.is_final:
         return conclude(look(place, opened.run), how)
+    # A service manager says TERM where a person types Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     publish = partial(write_report, folder=how.report_folder)
     driver = InlineRun(access, job, opened.run, how.threads, publish).start()
     try:

@@ -102,14 +102,14 @@ class Transaction:
         self, statement: str | sql.Composable, values: Parameters | None = None, batch: int = 20_000
     ) -> Iterator[tuple[Any, ...]]:
         """The rows of a query through a server-side cursor, `batch` at a time in memory."""
-        with self.connection.cursor(name="sluice_stream") as cursor:
+        with engine_errors(), self.connection.cursor(name="sluice_stream") as cursor:
             cursor.itersize = batch
             cursor.execute(self._composed(statement), dict(values or {}))
             yield from cursor
 
     @contextmanager
     def _cursor(self, statement: str | sql.Composable, values: Parameters | None) -> Iterator[NamedTupleCursor]:
-        with self.connection.cursor(cursor_factory=NamedTupleCursor) as cursor:
+        with engine_errors(), self.connection.cursor(cursor_factory=NamedTupleCursor) as cursor:
             cursor.execute(self._composed(statement), dict(values or {}))  # type: ignore[no-untyped-call]
             yield cursor
 

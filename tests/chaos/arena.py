@@ -1,0 +1,99 @@
+"""A local stack of one's own whose functions work a pack of one's own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import psycopg2
+
+from infra.local.lambda_function import Function
+from infra.local.lambda_pool import LambdaPool
+from infra.local.postgres import temporary_home
+from infra.local.stack import REPOSITORY, LocalStack
+
+FUNCTIONS = ("validate-config", "get-chunks", "process-chunk", "finish-run")
+KILLED = "Error: Runtime exited with error: signal: killed"
+
+
+@contextmanager
+def arena(packs: Path, *, name: str, clock_speed: float) -> Iterator[LocalStack]:
+    """A throw-away stack with `packs` as the pack `name`; nothing of it is left afterwards."""
+    home = temporary_home()
+    try:
+        sql_root = home / "sql"
+        (sql_root / "packs").mkdir(parents=True)
+        (sql_root / "ledger").symlink_to(REPOSITORY / "sql" / "ledger")
+        (sql_root / "packs" / name).symlink_to(packs)
+        settings = {"max_connections": "200", "deadlock_timeout": "200ms"}
+        with LocalStack(data_dir=home, durable=False, clock_speed=clock_speed, postgres_settings=settings) as stack:
+            for function in stack.pool.functions():
+                environment = {**function.environment, "SLUICE_SQL_ROOT": str(sql_root)}
+                stack.pool.add(replace(function, environment=environment))
+            yield stack
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def function_of(stack: LocalStack, name: str) -> Function:
+    """The deployed function whose name ends like that."""
+    return next(function for function in stack.pool.functions() if function.name.endswith(name))
+
+
+def run_sql(dsn: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """Run a statement in a session of its own, committed; gives its rows."""
+    connection = psycopg2.connect(dsn, application_name="chaos")
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, values or None)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()
+
+
+def facts_of(dsn: str) -> dict[str, Any]:
+    """A connection's facts, in the shape of a secret, from a URL."""
+    url = urlsplit(dsn)
+    return {
+        "host": url.hostname,
+        "port": url.port,
+        "username": url.username,
+        "password": unquote(url.password or ""),
+        "dbname": url.path.lstrip("/"),
+        "sslmode": "disable",
+    }
+
+
+@dataclass(frozen=True)
+class Busy:
+    """A worker process that is at work, and on what."""
+
+    pid: int
+    function: str
+    request_id: str
+    payload: dict[str, Any]
+
+
+def busy_workers(pool: LambdaPool) -> list[Busy]:
+    """The workers that have an invocation right now, of any function."""
+    found = []
+    for fleet in list(pool._fleets.values()):
+        for worker in list(fleet.workers):
+            invocation = worker.current
+            if invocation is not None:
+                payload = json.loads(invocation.payload)
+                found.append(Busy(worker.pid, fleet.function.name, invocation.request_id, payload))
+    return found
+
+
+def invocations_killed(pool: LambdaPool) -> int:
+    """How many invocations lost their worker to SIGKILL, as the functions' logs tell."""
+    logs = [pool.log_path(function.name) for function in pool.functions()]
+    return sum(log.read_text(errors="replace").count(KILLED) for log in logs if log.exists())

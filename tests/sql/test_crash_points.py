@@ -1,0 +1,338 @@
+"""A crash at every place between two statements of every transaction of every verb, none left out.
+
+After the k-th statement is before the next one, so the places are: before each statement, before COMMIT, after COMMIT.
+Each is hit in two ways: the process is gone, and the process lives on with a dead connection (after COMMIT: with the
+answer lost). k grows until the verb gets through without a fault, so no place can be forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sluice import operate
+from sluice.context import Context
+from sluice.errors import BadInputError, DatabaseUnavailableError
+from sluice.finish import Problem, finish_run
+from sluice.ledger import Run
+from sluice.run import open_run, plan_round, work_chunk
+from tests.sql.crash_world import World, is_balanced
+from tests.sql.faults import COMMITTED, Crash, Fault, WatchedConnection
+from tests.sql.harness import run_to_end, work_off
+
+KEY = "one"
+Verb = Callable[[Context, int], object]
+
+
+def begin(world: World) -> tuple[Context, int]:
+    """An open run in a context without faults."""
+    context = world.context()
+    return context, open_run(context, KEY, {}).run.run_id
+
+
+def at_update(world: World, done: int = 0) -> tuple[Context, int, list[int]]:
+    """A run whose update step is planned, with the first chunks done; gives the numbers of the others."""
+    context, run_id = begin(world)
+    work_chunk(context, run_id, "prepare", plan_round(context, run_id).chunks[0][0])
+    numbers = [number for number, _ in plan_round(context, run_id).chunks]
+    for number in numbers[:done]:
+        work_chunk(context, run_id, "double", number)
+    return context, run_id, numbers[done:]
+
+
+def mark(world: World, run_id: int, chunk_no: int) -> None:
+    """Work a chunk until its mark is committed; the worker dies there."""
+    marked = []
+
+    def watch(connection: WatchedConnection, place: str, statement: str) -> None:
+        if '"UpdateFlag" = 1' in statement and statement.lstrip().startswith("UPDATE"):
+            marked.append(statement)
+        if marked and place == COMMITTED:
+            raise Crash("after the mark")
+
+    with suppress(Crash):
+        work_chunk(world.context(watch), run_id, "double", chunk_no)
+
+
+def opened(world: World) -> None:
+    begin(world)
+
+
+def sql_planned(world: World) -> None:
+    plan_round(*begin(world))
+
+
+def sql_done(world: World) -> None:
+    context, run_id = begin(world)
+    work_chunk(context, run_id, "prepare", plan_round(context, run_id).chunks[0][0])
+
+
+def one_chunk_left(world: World) -> None:
+    _, _, numbers = at_update(world)
+    context, run_id = begin(world)
+    for number in numbers[1:]:
+        work_chunk(context, run_id, "double", number)
+
+
+def one_chunk_marked(world: World) -> None:
+    one_chunk_left(world)
+    mark(world, world.run_id() or 0, 1)
+
+
+def one_chunk_marked_and_a_row_more(world: World) -> None:
+    """A row came to the chunk after its mark, so it takes two rounds."""
+    one_chunk_marked(world)
+    world.sql(
+        """INSERT INTO public.visits ("ID", "VisitDate", "SSN", "Minutes")
+           SELECT 100, "VisitDate", "SSN", 1 FROM public.visits WHERE "UpdateFlag" = 1 LIMIT 1"""
+    )
+
+
+def all_marked(world: World) -> None:
+    context, run_id, numbers = at_update(world)
+    for number in numbers:
+        work_chunk(context, run_id, "double", number)
+
+
+def marked_and_one_left(world: World) -> None:
+    all_marked(world)
+    context, run_id = begin(world)
+    for number, _ in plan_round(context, run_id).chunks[1:]:
+        work_chunk(context, run_id, "double", number)
+
+
+def chunks_done(world: World) -> None:
+    at_update(world, done=9)
+
+
+def late_rows(world: World) -> None:
+    """Rows that came to chunks which are done."""
+    one_chunk_left(world)
+    context, run_id = begin(world)
+    work_off_step(context, run_id, "double")
+    world.sql(
+        """INSERT INTO public.visits ("ID", "VisitDate", "SSN", "Minutes")
+           SELECT 100 + n, '2025-01-01', '900-00-000' || n, n FROM generate_series(1, 5) AS n"""
+    )
+
+
+def work_off_step(context: Context, run_id: int, step: str) -> None:
+    """Work rounds of a step until its next plan would find it done."""
+    while any(state in ("planned", "marked") for state in states(context, run_id, step)):
+        for number, _ in plan_round(context, run_id).chunks:
+            work_chunk(context, run_id, step, number)
+
+
+def states(context: Context, run_id: int, step: str) -> list[str]:
+    """The states of a step's chunks."""
+    with context.transaction() as transaction:
+        rows = transaction.rows("SELECT state::text FROM sluice.chunk_status WHERE step = :step", {"step": step})
+        return [row.state for row in rows]
+
+
+def twice_too_slow(world: World) -> None:
+    one_chunk_left(world)
+    world.sql("UPDATE sluice.chunk SET timeouts = 2 WHERE step_no = 2 AND chunk_no = 1")
+
+
+def failed_too_often(world: World) -> None:
+    one_chunk_left(world)
+    world.sql("UPDATE sluice.chunk SET failures = 5, last_code = '22012' WHERE step_no = 2 AND chunk_no = 1")
+
+
+def quarantined(world: World) -> None:
+    failed_too_often(world)
+    plan_round(*begin(world))
+
+
+def failed(world: World) -> None:
+    quarantined(world)
+    finish_run(world.context(), world.run_id() or 0)
+
+
+def cancelled(world: World) -> None:
+    one_chunk_marked(world)
+    operate.cancel(world.context(), world.run_id() or 0, "wrong day")
+    finish_run(world.context(), world.run_id() or 0)
+
+
+def paused(world: World) -> None:
+    one_chunk_marked(world)
+    operate.pause(world.context(), world.run_id() or 0, "month end")
+
+
+def cancel_asked(world: World) -> None:
+    one_chunk_marked(world)
+    operate.cancel(world.context(), world.run_id() or 0, "wrong day")
+
+
+def checks_planned(world: World) -> None:
+    context, run_id, numbers = at_update(world, done=9)
+    assert numbers == [] and plan_round(context, run_id).step == "expect"
+
+
+def worked_off(world: World) -> None:
+    context, run_id = begin(world)
+    work_off(context, run_id)
+
+
+def nothing(world: World) -> None:
+    """A database that Sluice has never seen."""
+
+
+def resumed_to_end(context: Context) -> Run:
+    """An operator resumes, then the run is started again."""
+    run_id = open_or_find(context)
+    with suppress(BadInputError):
+        operate.resume(context, run_id)
+    return run_to_end(context, KEY)
+
+
+def retried_to_end(context: Context) -> Run:
+    """The run fails for its chunk in quarantine and is started again."""
+    run = run_to_end(context, KEY)
+    return run if run.state == "succeeded" else run_to_end(context, KEY)
+
+
+def open_or_find(context: Context) -> int:
+    with context.transaction() as transaction:
+        return int(transaction.row("SELECT run_id FROM sluice.run").run_id)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A moment, the verb that is struck there, and how the run goes on.
+
+    repeat: an operator says it again, for no later round would. undone: rows that are left out on purpose.
+    """
+
+    name: str
+    before: Callable[[World], None]
+    verb: Verb
+    mode: str = "visible"
+    repeat: bool = False
+    to_end: Callable[[Context], Run] = run_to_end
+    state: str = "succeeded"
+
+
+def opening(context: Context, run_id: int) -> object:
+    return open_run(context, KEY, {})
+
+
+def working(step: str, chunk_no: int = 1) -> Verb:
+    return lambda context, run_id: work_chunk(context, run_id, step, chunk_no)
+
+
+def planning(context: Context, run_id: int) -> object:
+    return plan_round(context, run_id)
+
+
+def finishing(context: Context, run_id: int) -> object:
+    return finish_run(context, run_id)
+
+
+SCENES = [
+    Scene("open with migrate", nothing, opening),
+    Scene("open to attach", opened, opening),
+    Scene("open after a failure", failed, opening),
+    Scene("plan the sql step", opened, planning),
+    Scene("plan the first wave", sql_done, planning),
+    Scene("plan again", one_chunk_left, planning),
+    Scene("plan from marking to working", all_marked, planning, mode="run"),
+    Scene("plan a late wave", late_rows, planning),
+    Scene("plan a late wave, fixed membership", late_rows, planning, mode="run"),
+    Scene("plan a split", twice_too_slow, planning),
+    Scene("plan a quarantine", failed_too_often, planning, to_end=retried_to_end),
+    Scene("plan the checks", chunks_done, planning),
+    Scene("plan the end", worked_off, planning),
+    Scene("work sql", sql_planned, working("prepare")),
+    Scene("work visible", one_chunk_left, working("double")),
+    Scene("work visible, marked", one_chunk_marked, working("double")),
+    Scene("work visible, two rounds", one_chunk_marked_and_a_row_more, working("double")),
+    Scene("work visible, done", chunks_done, working("double")),
+    Scene("work fused", one_chunk_left, working("double"), mode="fused"),
+    Scene("work run, marking", at_update, working("double"), mode="run"),
+    Scene("work run, applying", marked_and_one_left, working("double"), mode="run"),
+    Scene("work a check", checks_planned, working("expect", 1)),
+    Scene("work the definition check", checks_planned, working("expect", 2)),
+    Scene("finish", worked_off, finishing),
+    Scene("finish a failure", quarantined, finishing, to_end=retried_to_end),
+    Scene("finish an error", one_chunk_marked, lambda c, r: finish_run(c, r, Problem("States.Timeout", "late"))),
+    Scene("finish a cancelled run", cancel_asked, finishing, to_end=resumed_to_end),
+    Scene("pause", one_chunk_marked, lambda c, r: operate.pause(c, r, "m"), repeat=True, to_end=resumed_to_end),
+    Scene("cancel", one_chunk_marked, lambda c, r: operate.cancel(c, r, "m"), repeat=True, to_end=resumed_to_end),
+    Scene("resume a paused run", paused, lambda c, r: operate.resume(c, r), repeat=True),
+    Scene("resume a cancelled run", cancelled, lambda c, r: operate.resume(c, r), repeat=True),
+    Scene("resume a failed run", failed, lambda c, r: operate.resume(c, r), repeat=True),
+    Scene("reset", one_chunk_marked, lambda c, r: operate.reset(c, r, "m"), repeat=True),
+    Scene("split", one_chunk_marked, lambda c, r: operate.split(c, r, "double", 1), repeat=True),
+    Scene("retry", quarantined, lambda c, r: operate.retry(c, r, "double", 1), repeat=True),
+    Scene(
+        "skip", one_chunk_marked, lambda c, r: operate.skip(c, r, "double", 1, "m"), repeat=True,
+        state="succeeded_with_drift",
+    ),
+]  # fmt: skip
+
+
+@pytest.fixture
+def world_of(database: str, tmp_path: Path) -> Iterator[Callable[[str], World]]:
+    worlds: list[World] = []
+
+    def make(mode: str) -> World:
+        worlds.append(World(database, tmp_path / "packs" / "demo", mode))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        world.close()
+
+
+@pytest.mark.parametrize("how", ["gone", "cut"])
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
+def test_a_fault_at_every_place(world_of: Callable[[str], World], scene: Scene, how: str) -> None:
+    world = world_of(scene.mode)
+    scene.before(world)
+    is_balanced(world)
+    world.save()
+    points = 0
+    while struck(world, scene, Fault(how, at=points + 1)):
+        points += 1
+    print(f"{scene.name}, {how}: {points} places")
+    assert points >= 4
+
+
+def struck(world: World, scene: Scene, fault: Fault) -> bool:
+    """Let the verb meet the fault, look, go on to the end, look again; whether there was such a place."""
+    world.restore()
+    context = world.context(fault)
+    with suppress(Crash, DatabaseUnavailableError):
+        scene.verb(context, world.run_id() or 0)
+    try:
+        is_balanced(world)
+        # The dead process is replaced; the one that lives on only has its connection made anew.
+        again = world.context() if fault.how == "gone" else context
+        if scene.repeat:
+            with suppress(BadInputError):
+                scene.verb(again, world.run_id() or 0)
+        ends_well(world, scene, scene.to_end(again))
+    except BaseException as error:
+        error.add_note(f"{scene.name}: {fault.how} at place {fault.fired}")
+        raise
+    return fault.fired is not None
+
+
+def ends_well(world: World, scene: Scene, run: Run) -> None:
+    """Every row applied exactly once, or left out on purpose and counted; no flag left."""
+    is_balanced(world)
+    undone = world.sql("SELECT coalesce(sum(drift_rows), 0) FROM sluice.step")[0][0]
+    assert run.state == scene.state
+    assert (undone != 0) == (scene.state == "succeeded_with_drift")
+    applied = 'SELECT count(*) FILTER (WHERE "applied" = 0), count(*) FILTER (WHERE "applied" > 1) FROM public.visits'
+    assert world.sql(applied) == [(undone, 0)]
+    assert world.sql('SELECT count("UpdateFlag") FROM public.visits') == [(0,)]
+    wrong = 'SELECT count(*) FROM public.visits WHERE "applied" = 1 AND "Doubled" IS DISTINCT FROM 2 * "Minutes"'
+    assert world.sql(wrong) == [(0,)]
