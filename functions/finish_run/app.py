@@ -8,7 +8,7 @@ from typing import Any
 
 from sluice.context import Context
 from sluice.finish import finish_run, problem_of
-from sluice.handler import entry_point
+from sluice.handler import entry_point, short
 from sluice.publish import publish
 
 
@@ -29,6 +29,6 @@ def lambda_handler(event: Event, context: Context) -> Mapping[str, object]:
         "run_id": run.run_id,
         "state": run.state,
         "error": run.error_code or "",
-        "cause": run.error or "",
+        "cause": short(run.error or ""),
         "report": report,
     }

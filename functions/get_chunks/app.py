@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sluice.context import Context
-from sluice.handler import entry_point
+from sluice.handler import entry_point, short
 from sluice.manifest import write_manifest
 from sluice.run import plan_round
 from sluice.settings import settings
@@ -34,5 +34,5 @@ def lambda_handler(event: Event, context: Context) -> Mapping[str, object]:
         "key": key,
         "concurrency": context.job.spec.max_concurrency,
         "wait_seconds": planned.wait_seconds,
-        "reason": planned.reason,
+        "reason": short(planned.reason),
     }

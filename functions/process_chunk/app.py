@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sluice.context import Context
-from sluice.handler import entry_point
+from sluice.handler import entry_point, short
 from sluice.run import work_chunk
 
 
@@ -23,4 +23,4 @@ class Event:
 @entry_point(Event)
 def lambda_handler(event: Event, context: Context) -> Mapping[str, object]:
     outcome = work_chunk(context, event.run_id, event.step, event.chunk)
-    return {"chunk": event.chunk, "state": outcome.state, "rows": outcome.rows, "reason": outcome.reason}
+    return {"chunk": event.chunk, "state": outcome.state, "rows": outcome.rows, "reason": short(outcome.reason)}

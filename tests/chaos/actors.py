@@ -9,7 +9,6 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,8 +129,7 @@ class Terminator(Actor):
     def act(self) -> None:
         rows = run_sql(
             self.scene.stack.dsn,
-            "SELECT pid, state FROM pg_stat_activity WHERE application_name LIKE 'sluice%%' AND pid <> pg_backend_pid() "
-            "ORDER BY state = 'idle', pid",
+            "SELECT pid, state FROM pg_stat_activity WHERE application_name LIKE 'sluice%' ORDER BY pid",
         )
         inside = [pid for pid, state in rows if state != "idle"]
         victims = inside if inside and self.rng.random() < 0.9 else [pid for pid, _state in rows]
@@ -221,12 +219,14 @@ def deliver_again(scene: Scene, busy: Busy) -> str:
 
 
 class Resetter(Actor):
-    """The hand reset of the first design's instructions, of all rows or of some."""
+    """The hand reset of the first design's instructions, of all rows or of some, when there are flagged ones."""
 
     every = 0.6
 
     def act(self) -> None:
         share = self.rng.choice([1, 1, 2, 5])
+        flagged = 'SELECT FROM chaos.visits WHERE "UpdateFlag" = 1 LIMIT 1'
+        wait_until(lambda: self.over.is_set() or bool(run_sql(self.scene.stack.dsn, flagged)), 1)
         statement = """
             WITH freed AS (
                 UPDATE chaos.visits SET "UpdateFlag" = NULL WHERE "UpdateFlag" = 1 AND "ID" %% %s = 0 RETURNING 1)
@@ -268,29 +268,22 @@ class Operator(Actor):
         if run is None:
             return
         run_id, job = run
-        with_verb: Sequence[Callable[[Context], None]] = (
-            lambda context: self._pause(context, run_id),
-            lambda context: self._reset(context, run_id),
-        )
         database = Postgres(lambda force: facts_of(self.scene.stack.dsn))
-        verb, pause = self.rng.choice(with_verb), self.rng.uniform(0.1, 1.0)
-        self._length = pause
+        context = Context(job, database)
+        verb, length = self.rng.choice(["pause", "reset"]), self.rng.uniform(0.1, 1.0)
         # An operator too may find the run at its end, or a session terminated.
         try:
             with suppress(SluiceError):
-                verb(Context(job, database))
+                if verb == "pause":
+                    operate.pause(context, run_id, "chaos")
+                    self.scene.count("pauses")
+                    time.sleep(length)
+                else:
+                    operate.reset(context, run_id, "chaos")
+                    self.scene.count("resets")
         finally:
-            self._let_run(Context(job, database), run_id)
+            self._let_run(context, run_id)
             database.close()
-
-    def _pause(self, context: Context, run_id: int) -> None:
-        operate.pause(context, run_id, "chaos")
-        self.scene.count("pauses")
-        time.sleep(self._length)
-
-    def _reset(self, context: Context, run_id: int) -> None:
-        operate.reset(context, run_id, "chaos")
-        self.scene.count("resets")
 
     @staticmethod
     def _let_run(context: Context, run_id: int) -> None:

@@ -1,4 +1,4 @@
-"""The application beside the run: it takes row locks, changes, inserts, deletes and re-keys rows, and keeps a journal."""
+"""The application beside the run: locks rows, changes, inserts, deletes and re-keys them, and keeps a journal."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Application(Actor):
             with self.connection.cursor() as cursor:
                 cursor.execute('SELECT FROM chaos.visits WHERE "ID" = ANY(%s) FOR UPDATE', (visits,))
                 self.over.wait(rest)
-                entries = getattr(self, f"_{deed}")(cursor, visits)
+                entries = getattr(self, f"{deed}_rows")(cursor, visits)
             self.connection.commit()
         except psycopg2.OperationalError:
             self.connection.rollback()
@@ -93,13 +93,13 @@ class Application(Actor):
     def _note(self, cursor: Any, statement: str, values: tuple[object, ...]) -> list[int]:
         """Do a deed that returns deed, visit, runs, flagged, with its entries in the journal."""
         cursor.execute(
-            f"WITH done AS ({statement}) INSERT INTO chaos.journal (deed, visit, runs, flagged) "  # noqa: S608
+            f"WITH done AS ({statement}) INSERT INTO chaos.journal (deed, visit, runs, flagged) "
             "SELECT * FROM done RETURNING entry",
             values,
         )
         return [entry for (entry,) in cursor.fetchall()]
 
-    def _touch(self, cursor: Any, visits: list[int]) -> list[int]:
+    def touch_rows(self, cursor: Any, visits: list[int]) -> list[int]:
         return self._note(
             cursor,
             """UPDATE chaos.visits SET "Touched" = "Touched" + 1 WHERE "ID" = ANY(%s)
@@ -107,7 +107,7 @@ class Application(Actor):
             (visits,),
         )
 
-    def _move(self, cursor: Any, visits: list[int]) -> list[int]:
+    def move_rows(self, cursor: Any, visits: list[int]) -> list[int]:
         return self._note(
             cursor,
             """UPDATE chaos.visits SET "VisitDate" = date %s + %s, "SSN" = %s WHERE "ID" = ANY(%s)
@@ -115,7 +115,7 @@ class Application(Actor):
             (FIRST_DAY, self.rng.randrange(DAYS), self._person(), visits),
         )
 
-    def _delete(self, cursor: Any, visits: list[int]) -> list[int]:
+    def delete_rows(self, cursor: Any, visits: list[int]) -> list[int]:
         return self._note(
             cursor,
             """DELETE FROM chaos.visits WHERE "ID" = ANY(%s)
@@ -123,7 +123,7 @@ class Application(Actor):
             (visits,),
         )
 
-    def _insert(self, cursor: Any, visits: list[int]) -> list[int]:
+    def insert_rows(self, cursor: Any, visits: list[int]) -> list[int]:
         first, self._next = self._next, self._next + len(visits)
         return self._note(
             cursor,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,14 +24,14 @@ KILLED = "Error: Runtime exited with error: signal: killed"
 
 
 @contextmanager
-def arena(packs: Path, *, name: str, clock_speed: float) -> Iterator[LocalStack]:
-    """A throw-away stack with `packs` as the pack `name`; nothing of it is left afterwards."""
+def arena(pack: Path, *, clock_speed: float) -> Iterator[LocalStack]:
+    """A throw-away stack whose only pack is that folder; nothing of it is left afterwards."""
     home = temporary_home()
     try:
         sql_root = home / "sql"
         (sql_root / "packs").mkdir(parents=True)
         (sql_root / "ledger").symlink_to(REPOSITORY / "sql" / "ledger")
-        (sql_root / "packs" / name).symlink_to(packs)
+        (sql_root / "packs" / pack.name).symlink_to(pack)
         settings = {"max_connections": "200", "deadlock_timeout": "200ms"}
         with LocalStack(data_dir=home, durable=False, clock_speed=clock_speed, postgres_settings=settings) as stack:
             for function in stack.pool.functions():
@@ -93,7 +94,7 @@ def busy_workers(pool: LambdaPool) -> list[Busy]:
     return found
 
 
-def invocations_killed(pool: LambdaPool) -> int:
-    """How many invocations lost their worker to SIGKILL, as the functions' logs tell."""
-    logs = [pool.log_path(function.name) for function in pool.functions()]
-    return sum(log.read_text(errors="replace").count(KILLED) for log in logs if log.exists())
+def invocations_killed(pool: LambdaPool) -> Counter[str]:
+    """How many invocations of each function lost their worker to SIGKILL, as the functions' logs tell."""
+    logs = {function.name: pool.log_path(function.name) for function in pool.functions()}
+    return Counter({name: log.read_text(errors="replace").count(KILLED) for name, log in logs.items() if log.exists()})

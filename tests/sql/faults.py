@@ -90,9 +90,13 @@ class Fault:
         self.left = at
         self.fired: str | None = None
 
+    def disarm(self) -> None:
+        """Let nothing fail from here on."""
+        self.left = 0
+
     def __call__(self, connection: WatchedConnection, place: str, statement: str) -> None:
         self.left -= 1
-        if self.left:
+        if self.left != 0:
             return
         self.fired = f"{place} {' '.join(statement.split())[:100]}".strip()
         vanish(connection)

@@ -210,7 +210,7 @@ def test_pause_resume_cancel(sluice, planned, visits):
     assert (cancelled.exit_code, json.loads(cancelled.stdout)["state"]) == (0, "cancelled")
     refused(sluice("run", "demo", "--run-key", "one", "--inline"), 2, "was cancelled")
     watched = sluice("watch", "1")
-    assert watched.exit_code == 1 and "wrong day" in watched.stderr
+    assert watched.exit_code == 1 and watched.stderr == "sluice: run 1 was cancelled: wrong day\n"
     assert visits(APPLIED) == [(0, ROWS)]
     assert sluice("resume", "1", "--inline").exit_code == 0
     assert visits(APPLIED) == [(1, ROWS)]
@@ -361,7 +361,7 @@ class StepFunctions:
 
     def describe_execution(self, executionArn):
         if self.error is None:
-            return {"status": "SUCCEEDED", "output": "{}"}
+            return {"status": "SUCCEEDED", "output": '{"run_id": 1, "state": "succeeded"}'}
         return {"status": "FAILED", "error": self.error, "cause": json.dumps({"errorMessage": "so it is"})}
 
 
@@ -406,18 +406,28 @@ def test_accepted_changes_reach_the_run_before_its_execution(sluice, pack, plann
     assert sluice("run", "demo", "--run-key", "one", "--accept-changes").exit_code == 0
 
 
-def test_a_number_is_looked_up_in_the_ledger_of_the_job(sluice, planned, root, database):
+def test_an_execution_is_followed_to_its_end_where_the_ledger_cannot_be_read(sluice, visits, step_functions):
+    unreachable = "--dsn=postgresql://me@127.0.0.1:1/none"
+    result = sluice("run", "demo", "--run-key", "one", unreachable)
+    assert result.exit_code == 0 and result.stdout == "run 1 has succeeded\n"
+    assert result.stderr.count("the ledger cannot be read just now") == 1
+    assert json.loads(sluice("run", "demo", "--run-key", "one", unreachable, "--json").stdout)["state"] == "succeeded"
+
+
+def test_a_number_that_several_ledgers_have_needs_the_job(sluice, planned, root, database, monkeypatch):
     other = root / "packs" / "other"
     other.mkdir()
     (other / "double.sql").write_text(SELECT)
     text = (root / "packs" / "demo" / "demo.job.yaml").read_text()
-    (other / "other.job.yaml").write_text(
-        text.replace("job: demo", "job: other").replace("target: {", "elsewhere: {").replace("sluice/target", "other")
-    )
-    os.environ.pop("SLUICE_DSN")
-    both = (f"--dsn=target={database}", f"--dsn=elsewhere={database}?application_name=x")
-    assert sluice("status", "1", *both).exit_code == 0
-    assert sluice("status", "1", *both, "--job", "demo").exit_code == 0
+    (other / "other.job.yaml").write_text(text.replace("job: demo", "job: other").replace("target: {", "elsewhere: {"))
+    monkeypatch.delenv("SLUICE_DSN")
+    same = (f"--dsn=target={database}", f"--dsn=elsewhere={database}")
+    assert sluice("status", "1", *same).exit_code == 0
+    two = (same[0], f"--dsn=elsewhere={database.replace('127.0.0.1', 'localhost')}")
+    refused(sluice("status", "1", *two), 2, "several ledgers have a run 1", "--job demo/demo")
+    assert sluice("status", "1", *two, "--job", "demo").exit_code == 0
+    refused(sluice("status", "9", *two), 2, "there is no run 9")
+    assert len(json.loads(sluice("status", *two, "--json").stdout)) == 2
 
 
 def test_the_schema_in_the_repository_is_current(sluice):
@@ -438,6 +448,33 @@ def test_a_new_pack_runs_as_it_is(sluice, root, sql_):
     assert "__" not in job_file + (root / "packs" / "orders" / "README.md").read_text()
 
 
+def test_plan_tells_what_a_run_would_do_and_changes_nothing(sluice, visits):
+    shown = sluice("plan", "demo", "--explain")
+    assert shown.exit_code == 0 and "double" in shown.stdout and "forecast" in shown.stdout
+    assert "ModifyTable visits" in shown.stdout
+    found = json.loads(sluice("plan", "demo", "--json", "--param", "factor=5").stdout)
+    assert found["params"] == {"factor": 5} and found["steps"][0]["rows"] == ROWS
+    assert "tried" in sluice("plan", "demo", "--no-rehearsal").stdout
+    assert visits("SELECT to_regnamespace('sluice')") == [(None,)]
+    assert visits(APPLIED) == [(0, ROWS)]
+    refused(sluice("plan", "demo", "--param", "facto=5"), 2, "did you mean 'factor'")
+
+
+def test_a_failed_check_shows_without_its_rows(sluice, pack, visits):
+    (pack / "expect.sql").write_text("""-- all_small
+-- nothing is above 100
+SELECT "ID", "SSN" FROM public.visits WHERE "Doubled" > 100
+""")
+    with (pack / "demo.job.yaml").open("a") as job:
+        job.write("  - {name: expect, kind: check, file: expect.sql}\n")
+    result = sluice("run", "demo", "--run-key", "one", "--inline")
+    assert result.exit_code == 1 and "all_small" in result.stdout and "nothing is above 100" in result.stdout
+    (finding,) = json.loads(sluice("status", "demo", "--json").stdout)["findings"]
+    (count,) = visits('SELECT count(*) FROM public.visits WHERE "Doubled" > 100')[0]
+    assert (finding["name"], finding["severity"], finding["row_count"]) == ("all_small", "error", count)
+    assert "keys" not in finding
+
+
 def test_jobs_lists_what_is_wrong_with_a_job_file(sluice, root):
     (root / "packs" / "demo" / "broken.job.yaml").write_text("job: broken\nstpes: []\n")
     broken, demo = json.loads(sluice("jobs", "--json").stdout)
@@ -451,6 +488,13 @@ def test_report_can_be_written_while_the_run_is_under_way(sluice, planned, tmp_p
         assert sluice("report", "demo", "--output", tmp_path / name).stdout == f"{tmp_path / name}\n"
     assert "<html" in (tmp_path / "r.html").read_text()
     assert json.loads((tmp_path / "deep" / "r.json").read_text())["run"]["state"] == "running"
+
+
+def test_report_opens_in_the_browser(sluice, planned, monkeypatch):
+    shown = []
+    monkeypatch.setattr("webbrowser.open", shown.append)
+    sluice("report", "demo", "--open")
+    assert shown == [(Path.cwd() / ".sluice/reports/1-demo-one/report.html").as_uri()]
 
 
 def test_every_command_explains_itself(sluice):

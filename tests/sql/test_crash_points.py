@@ -311,6 +311,7 @@ def struck(world: World, scene: Scene, fault: Fault) -> bool:
     context = world.context(fault)
     with suppress(Crash, DatabaseUnavailableError):
         scene.verb(context, world.run_id() or 0)
+    fault.disarm()
     try:
         is_balanced(world)
         # The dead process is replaced; the one that lives on only has its connection made anew.

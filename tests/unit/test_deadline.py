@@ -25,5 +25,5 @@ def test_without_an_end_only_the_limit_counts() -> None:
 
 def test_no_transaction_starts_without_time_for_a_statement() -> None:
     with pytest.raises(DeadlineNearError):
-        Limits(statement_seconds=0.5).as_settings()
-    assert Limits(statement_seconds=2).as_settings()["statement_timeout"] == "2000ms"
+        Limits(budget=lambda: 0.5).statement_seconds()
+    assert Limits(budget=lambda: 2.0).statement_seconds() == 2.0

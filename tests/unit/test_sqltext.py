@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sluice.errors import BadInputError
-from sluice.sqltext import first_words, parameters, read_queries, single_statement, to_driver
+from sluice.sqltext import first_word, parameters, read_queries, single_statement, statements, to_driver
 
 
 @pytest.mark.parametrize(
@@ -31,20 +31,23 @@ def test_the_names_of_parameters() -> None:
     assert parameters("SELECT :a, ':b', :c::text -- :d") == {"a", "c"}
 
 
-def test_the_first_word_of_each_statement_and_its_line() -> None:
-    sql = "-- a comment; with a semicolon\nselect 1;\n\n/* x */ COMMIT;\n(SELECT 2); 'begin';"
-    assert list(first_words(sql)) == [("SELECT", 2), ("COMMIT", 4)]
+def test_the_statements_of_a_file_with_their_lines() -> None:
+    sql = "-- a comment; with a semicolon\nselect ';';\n\n/* x */ COMMIT;;\n(SELECT 2)\n-- the end\n"
+    found = list(statements(sql))
+    assert [(first_word(statement), line) for statement, line in found] == [("SELECT", 2), ("COMMIT", 4), ("", 5)]
+    assert found[0][0] == "-- a comment; with a semicolon\nselect ';'"
 
 
 def test_one_statement_loses_its_semicolon() -> None:
-    assert single_statement("SELECT ';' ; -- the end\n") == "SELECT ';' "
-    with pytest.raises(BadInputError, match="a second one follows"):
+    assert single_statement("SELECT ';' ; -- the end\n") == "SELECT ';'"
+    with pytest.raises(BadInputError, match="one statement is expected here, there are 2"):
         single_statement("SELECT 1; SELECT 2")
 
 
 def test_queries_by_name_with_their_attributes(tmp_path: Path) -> None:
     file = tmp_path / "checks.sql"
-    file.write_text("-- first\n-- does a thing\n-- severity: warning\nSELECT 1\n;\n\n-- second\n-- and another\nSELECT 2")
+    first = "-- first\n-- does a thing\n-- severity: warning\nSELECT 1\n;\n\n"
+    file.write_text(f"{first}-- second\n-- and another\nSELECT 2")
     queries = read_queries(file)
     assert list(queries) == ["first", "second"]
     assert (queries["first"].sql, queries["first"].description) == ("SELECT 1", "does a thing")

@@ -30,7 +30,7 @@ class Context:
         """A transaction with the job's limits, cut to the time that is left."""
         spec = self.job.spec
         limits = Limits(
-            statement_seconds=self.deadline.budget(spec.statement_timeout_seconds),
+            budget=lambda: self.deadline.budget(spec.statement_timeout_seconds),
             name=name[:63],
             durable=durable,
             settings={**PLANNER_SETTINGS, "work_mem": spec.work_mem},

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +18,7 @@ from sluice.databases.postgres import Transaction
 from sluice.job import SqlStep, UpdateStep
 from sluice.ledger import Ledger, Run, migrate
 from sluice.run import rehearsal_run
+from sluice.steps.sql import run_file
 from sluice.steps.update import apply_to
 from sluice.steps.update_sql import Bounds, UpdateSql
 from sluice.steps.update_target import rehearse, update_sql, warnings
@@ -102,8 +103,8 @@ def plan_sql(context: Context, transaction: Transaction, run: Run, spec: SqlStep
     """A `sql` step, run where that is wanted: later steps may read what it makes."""
     if not execute:
         return StepPlan(spec.name, spec.kind, chunks=1, warnings=["not rehearsed"])
-    phase, rows = timed(transaction, "run", lambda: transaction.execute(context.job.texts[spec.file], run_values(run)))
-    return StepPlan(spec.name, spec.kind, rows=max(rows, 0), chunks=1, seconds=phase.seconds, phases=[phase])
+    phase = timed(transaction, "run", lambda: run_file(context, transaction, spec, run))
+    return StepPlan(spec.name, spec.kind, rows=phase.rows, chunks=1, seconds=phase.seconds, phases=[phase])
 
 
 def plan_update(context: Context, transaction: Transaction, run: Run, spec: UpdateStep, execute: bool) -> StepPlan:
@@ -168,8 +169,8 @@ def try_chunk(transaction: Transaction, statements: UpdateSql, run: Run, cut: Cu
     if claimed:
         mark = statements.statement("mark", bounds)
         nodes, found = explain(transaction, mark, values, cut.rows)
-        phase, _ = timed(transaction, "mark", lambda: transaction.execute(mark, values))
-        phases.append(Phase(phase.name, phase.rows, phase.seconds, phase.wal_bytes, nodes, found))
+        phase = timed(transaction, "mark", lambda: transaction.execute(mark, values))
+        phases.append(replace(phase, plan=nodes, warnings=found))
     locked = transaction.row(statements.statement("lock_rows", bounds, claimed_only=claimed), values)
     if locked.n:
         addressed = {**values, "addresses": locked.addresses}
@@ -179,20 +180,19 @@ def try_chunk(transaction: Transaction, statements: UpdateSql, run: Run, cut: Cu
             apply_to(transaction, statements, locked.addresses, locked.n, values)
             return int(locked.n)
 
-        phase, _ = timed(transaction, "apply", apply)
-        phases.append(Phase(phase.name, phase.rows, phase.seconds, phase.wal_bytes, nodes, found))
+        phases.append(replace(timed(transaction, "apply", apply), plan=nodes, warnings=found))
     transaction.execute("ROLLBACK TO SAVEPOINT tried")
     return phases
 
 
-def timed(transaction: Transaction, name: str, statement: Any) -> tuple[Phase, int]:
+def timed(transaction: Transaction, name: str, statement: Callable[[], int]) -> Phase:
     """Run a statement; gives its rows, seconds and WAL bytes."""
     before = transaction.row("SELECT pg_current_wal_insert_lsn() AS lsn").lsn
     started = time.perf_counter()
     rows = statement()
     seconds = time.perf_counter() - started
     wal = transaction.row("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), :lsn) AS bytes", {"lsn": before}).bytes
-    return Phase(name, max(rows, 0), seconds, int(wal)), rows
+    return Phase(name, rows, seconds, int(wal))
 
 
 def explain(

@@ -20,6 +20,8 @@ from sluice.job_file import load_job
 from sluice.observability import logger
 
 SECRET_SECONDS = 300
+SECRET_REFUSED = ("ResourceNotFoundException", "AccessDeniedException", "InvalidRequestException", "DecryptionFailure")
+LONGEST_TEXT_BYTES = 300
 
 
 class JobEvent(Protocol):
@@ -35,11 +37,16 @@ Handler = Callable[..., Result]
 
 
 def read_secret(name: str, force: bool) -> str:
-    """The text of a secret, kept for some minutes unless forced; raises BadInputError where it cannot be read."""
+    """The text of a secret, kept for some minutes unless forced.
+
+    Raises BadInputError where there is no such secret or it may not be read, TransientError where AWS does not answer.
+    """
     try:
         return str(parameters.get_secret(name, max_age=SECRET_SECONDS, force_fetch=force))
     except GetParameterError as error:
-        raise BadInputError(f"secret '{name}' cannot be read: {error}", secret=name) from None
+        code = getattr(error.__context__, "response", {}).get("Error", {}).get("Code", "")
+        kind = BadInputError if code in SECRET_REFUSED else TransientError
+        raise kind(f"secret '{name}' cannot be read: {error}", secret=name) from None
 
 
 connections = Connections(read_secret)
@@ -77,6 +84,11 @@ def entry_point(event_type: Callable[..., Event]) -> Callable[[Callable[[Event, 
 
 
 LOGGED = ("job", "run_key", "run_id", "step", "chunk")
+
+
+def short(text: str) -> str:
+    """A free text as an answer may carry it: cut to 300 bytes. The ledger has the whole of it."""
+    return text.encode()[:LONGEST_TEXT_BYTES].decode(errors="ignore")
 
 
 def make_context(job_name: str, lambda_context: Any) -> Context:

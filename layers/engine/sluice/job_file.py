@@ -25,7 +25,7 @@ from sluice.job import (
     UpdateStep,
 )
 from sluice.settings import settings
-from sluice.sqltext import first_words, parameters, read_queries
+from sluice.sqltext import first_word, parameters, read_queries, statements
 
 BUILT_IN_PARAMETERS = {"run_ts", "run_id"}
 OWN_TRANSACTION = {"BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "PREPARE", "VACUUM"}
@@ -124,19 +124,19 @@ def check_step_sql(job: Job, step: SqlStep | UpdateStep | CheckStep, line: int) 
         return
     path, text = job.path.parent / step.file, job.texts[step.file]
     check_parameters(parameters(text), known, path)
-    words = list(first_words(text))
-    if not words:
+    found = list(statements(text))
+    if not found:
         raise BadInputError("the file holds no SQL", file=path)
     match step.kind:
         case "sql":
-            for word, at in words:
-                if word in OWN_TRANSACTION:
+            for statement, at in found:
+                if (word := first_word(statement)) in OWN_TRANSACTION:
                     raise BadInputError(
                         f"{word} is not allowed: the step is one transaction, the engine commits it", file=path, line=at
                     )
         case "update":
-            if len(words) > 1 or words[0][0] not in ("SELECT", "WITH"):
-                raise BadInputError("one SELECT over chunk is expected", file=path, line=words[-1][1])
+            if len(found) > 1 or first_word(found[0][0]) not in ("SELECT", "WITH"):
+                raise BadInputError("one SELECT over chunk is expected", file=path, line=found[-1][1])
         case "check":
             for query in read_queries(path).values():
                 if query.attributes.get("severity", "error") not in ("error", "warning"):

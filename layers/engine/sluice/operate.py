@@ -9,7 +9,7 @@ from sluice.databases.postgres import Transaction
 from sluice.errors import BadInputError, ChunkBusyError
 from sluice.finish import clear_flags
 from sluice.ledger import Ledger, Run, StepRow
-from sluice.run import claim_targets, reopen
+from sluice.run import check_job, claim_targets, reopen
 from sluice.steps import kind_of
 
 RESET_SECONDS = 60.0
@@ -29,7 +29,7 @@ def cancel(context: Context, run_id: int, reason: str) -> Run:
 def resume(context: Context, run_id: int) -> Run:
     """Let a paused, failed or cancelled run go on; starting it again is the caller's part.
 
-    Raises TargetBusyError where another run has taken the target meanwhile.
+    Raises TargetBusyError where another run has taken the target meanwhile, RunKeyReusedError where the job changed.
     """
     with context.transaction(f"sluice:{run_id}:resume") as transaction:
         ledger = Ledger(transaction)
@@ -39,6 +39,7 @@ def resume(context: Context, run_id: int) -> Run:
             raise BadInputError(f"run {run_id} has {run.state}; `sluice redo` does everything once more")
         ledger.execute("set_desired", run_id=run_id, desired="run", reason=None)
         if run.is_final:
+            check_job(context, run)
             reopen(context, ledger, run)
         ledger.event(run_id, "resumed")
         claim_targets(ledger, run)

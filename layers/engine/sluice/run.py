@@ -111,7 +111,13 @@ def check_same(context: Context, run: Run, values: Mapping[str, object], accept_
         )
     if dict(run.params) != dict(values):
         raise RunKeyReusedError(f"run '{run.run_key}' of {run.job} has other parameters: use another run_key")
-    if run.job_sha256 != context.job.sha256 and not accept_changes and not run.state.startswith("succeeded"):
+    if not accept_changes and not run.state.startswith("succeeded"):
+        check_job(context, run)
+
+
+def check_job(context: Context, run: Run) -> None:
+    """A run is worked with the job file and SQL that it was opened with; raises RunKeyReusedError otherwise."""
+    if run.job_sha256 != context.job.sha256:
         raise RunKeyReusedError(
             f"the job file or SQL of {run.job} changed since run '{run.run_key}' was opened: use another run_key, or "
             "`sluice run --accept-changes` to finish this run with what is there now"
@@ -192,8 +198,8 @@ def attached_run(context: Context, ledger: Ledger, run_id: int) -> Run:
     run = ledger.run(run_id)
     if run.job != context.job.name:
         raise BadInputError(f"run {run_id} is of {run.job}, not of {context.job.name}")
-    if run.job_sha256 != context.job.sha256 and not run.is_final:
-        raise RunKeyReusedError(f"the job file or SQL of {run.job} changed while run {run_id} was under way")
+    if not run.is_final:
+        check_job(context, run)
     return run
 
 

@@ -74,30 +74,35 @@ def to_driver(sql: str) -> str:
     )
 
 
-def first_words(sql: str) -> Iterator[tuple[str, int]]:
-    """The first word of each statement, in upper case, with its line."""
-    fresh, line = True, 1
+def statements(sql: str) -> Iterator[tuple[str, int]]:
+    """The statements of a file without their semicolons, each with the line of its first word."""
+    start, line, first = 0, 1, 0
     for match in TOKEN.finditer(sql):
+        if not first and not match["comment"] and not match["end"] and not match.group().isspace():
+            first = line
         if match["end"]:
-            fresh = True
-        elif fresh and match["word"]:
-            yield match["word"].upper(), line
-            fresh = False
-        elif fresh and not match["comment"] and not match.group().isspace():
-            fresh = False
+            if first:
+                yield sql[start : match.start()].strip(), first
+            start, first = match.end(), 0
         line += match.group().count("\n")
+    if first:
+        yield sql[start:].strip(), first
+
+
+def first_word(sql: str) -> str:
+    """The first word of a statement in upper case, empty where it starts with something else."""
+    for match in TOKEN.finditer(sql):
+        if not match["comment"] and not match.group().isspace():
+            return (match["word"] or "").upper()
+    return ""
 
 
 def single_statement(sql: str) -> str:
-    """The SQL without its closing semicolon and what follows it.
+    """The SQL without its closing semicolon.
 
-    Raises BadInputError where a second statement follows.
+    Raises BadInputError where it is not one statement.
     """
-    for match in TOKEN.finditer(sql):
-        if match["end"]:
-            rest = sql[match.end() :]
-            if list(first_words(rest)):
-                line = sql.count("\n", 0, match.end()) + 1
-                raise BadInputError("one statement is expected here, a second one follows", line=line)
-            return sql[: match.start()]
-    return sql
+    found = list(statements(sql))
+    if len(found) != 1:
+        raise BadInputError(f"one statement is expected here, there are {len(found)}", line=found[1][1] if found else 1)
+    return found[0][0]

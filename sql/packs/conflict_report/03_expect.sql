@@ -47,7 +47,7 @@ FROM (
 -- the run expect to carry its stamp.
 CROSS JOIN LATERAL (
     SELECT
-        (array_agg(reason ORDER BY place))[1] AS reason,
+        min(place) AS place,
         (array_agg("BusyID" ORDER BY place, same_provider, longest DESC NULLS LAST, "BusyID")
             FILTER (WHERE "Kind" = 'visit'))[1] AS con_visit,
         count(*) FILTER (WHERE "Kind" = 'visit') AS conflicts,
@@ -70,17 +70,14 @@ CROSS JOIN LATERAL (
         bool_or(over_actual) FILTER (WHERE is_con) AS over_actual,
         bool_or(same_cross) FILTER (WHERE is_con) AS same_cross,
         bool_or(over_cross) FILTER (WHERE is_con) AS over_cross,
-        bool_or(reason = 'travel_time') FILTER (WHERE is_con) AS too_far,
+        bool_or(place = 7) FILTER (WHERE is_con) AS too_far,
         floor(extract(epoch FROM min(both_sch) FILTER (WHERE is_con)) / 60) AS sch_minutes,
         floor(extract(epoch FROM min(both_actual) FILTER (WHERE is_con)) / 60) AS actual_minutes,
         floor(extract(epoch FROM min(longest) FILTER (WHERE is_con)) / 60) AS longest_minutes,
         floor(extract(epoch FROM min(gap) FILTER (WHERE is_con AND longest IS NULL)) / 60) AS gap_minutes,
         min(miles) FILTER (WHERE is_con) AS miles
     FROM (
-        SELECT meeting.*, "Kind" = 'visit' AND "BusyID" = own."ConVisitID" AS is_con, reason,
-            array_position(ARRAY['same_visit_time', 'visit_times_overlap', 'schedule_is_visit_time',
-                'schedule_over_visit_time', 'same_schedule', 'schedules_overlap', 'travel_time',
-                'in_service', 'leave'], reason) AS place
+        SELECT meeting.*, "Kind" = 'visit' AND "BusyID" = own."ConVisitID" AS is_con, place
         FROM (
             -- A busy time is there once for each day that it touches.
             SELECT DISTINCT ON (busy."Kind", busy."BusyID") busy.*,
@@ -117,6 +114,8 @@ CROSS JOIN LATERAL (
             ) AS between_them
             WHERE busy."SSN" = own."SSN"
                 AND busy."BusyDay" BETWEEN lower(own.span)::date - 2 AND upper(own.span)::date + 2
+                AND busy."BusyStart" < upper(own.span) + interval '1 day'
+                AND busy."BusyEnd" > lower(own.span) - interval '1 day'
                 AND (busy."Kind", busy."BusyID") <> ('visit', own."VisitID")
                 AND tstzrange("BusyStart", "BusyEnd") && tstzrange(
                     lower(own.span) - make_interval(mins => :travel_window_minutes::integer),
@@ -125,22 +124,25 @@ CROSS JOIN LATERAL (
         ) AS meeting
         CROSS JOIN LATERAL (
             SELECT CASE
-                WHEN "Kind" <> 'visit' THEN CASE WHEN longest IS NOT NULL THEN "Kind" END
-                WHEN same_actual THEN 'same_visit_time' WHEN over_actual THEN 'visit_times_overlap'
-                WHEN same_cross THEN 'schedule_is_visit_time' WHEN over_cross THEN 'schedule_over_visit_time'
-                WHEN same_sch THEN 'same_schedule' WHEN over_sch THEN 'schedules_overlap'
+                WHEN longest IS NOT NULL AND "Kind" = 'in_service' THEN 8
+                WHEN longest IS NOT NULL AND "Kind" = 'leave' THEN 9
+                WHEN same_actual THEN 1 WHEN over_actual THEN 2
+                WHEN same_cross THEN 3 WHEN over_cross THEN 4
+                WHEN same_sch THEN 5 WHEN over_sch THEN 6
                 WHEN gap < make_interval(mins => :travel_window_minutes::integer)
-                    AND gap < make_interval(mins => ceil(miles * 60 / :travel_mph::float8)::integer) THEN 'travel_time'
-            END AS reason
+                    AND gap < make_interval(mins => ceil(miles * 60 / :travel_mph::float8)::integer) THEN 7
+            END AS place
         ) AS judged
-        WHERE reason IS NOT NULL
+        WHERE place IS NOT NULL
     ) AS conflict
 ) AS expected
 WHERE (
         own."ConflictStatus", own."ConflictType", own."ConflictCount", own."OtherProviderConflictCount"
     ) IS DISTINCT FROM (
-        CASE WHEN own.span IS NULL THEN 'undetermined' WHEN reason IS NULL THEN 'clear' ELSE 'conflict' END,
-        reason, conflicts, other_provider_conflicts)
+        CASE WHEN own.span IS NULL THEN 'undetermined' WHEN place IS NULL THEN 'clear' ELSE 'conflict' END,
+        (ARRAY['same_visit_time', 'visit_times_overlap', 'schedule_is_visit_time', 'schedule_over_visit_time',
+            'same_schedule', 'schedules_overlap', 'travel_time', 'in_service', 'leave'])[place],
+        conflicts, other_provider_conflicts)
     OR (
         own."ConVisitID", own."ConProviderID", own."ConCaregiverID", own."ConPatientID",
         own."ConSchStartTime", own."ConSchEndTime", own."ConVisitStartTime", own."ConVisitEndTime"

@@ -77,8 +77,8 @@ def process_chunk(event: dict[str, Any], context: object) -> dict[str, Any]:
     if marked:
         [(updated,)] = run(
             """UPDATE chaos.visits
-               SET "Doubled" = "Minutes" * 2, "applied" = "applied" + 1, "Runs" = array_append("Runs", %(run_id)s::bigint),
-                   "UpdatedDate" = now(), "UpdateFlag" = NULL
+               SET "Doubled" = "Minutes" * 2, "applied" = "applied" + 1, "UpdatedDate" = now(), "UpdateFlag" = NULL,
+                   "Runs" = array_append("Runs", %(run_id)s::bigint)
                WHERE "UpdateFlag" = 1 AND "ID" >= %(lo)s AND "ID" < %(hi)s""",
             lo=lo,
             hi=hi,

@@ -55,7 +55,7 @@ def update(cursor: Cursor, addresses: Sequence[str] | None = None) -> int:
     """The UPDATE that applies the SELECT; returns the number of rows."""
     assignments = ", ".join(f'"{name}" = new."{name}"' for name in columns(cursor))
     statement = (
-        f"WITH chunk AS MATERIALIZED ({chunk(addresses)}) "  # noqa: S608
+        f"WITH chunk AS MATERIALIZED ({chunk(addresses)}) "
         f'UPDATE public.conflictvisitmaps AS t SET {assignments}, "UpdateFlag" = NULL, "UpdatedDate" = :run_ts'
         f" FROM ({SELECT}) AS new WHERE t.ctid = new.row_id"
     )

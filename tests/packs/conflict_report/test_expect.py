@@ -66,7 +66,7 @@ def test_a_spoiled_value_is_found(updated: Cursor, column: str) -> None:
     updated.execute(SOME_ROW.format(condition))
     (row,) = updated.fetchone()
     assert row is not None
-    updated.execute(f'UPDATE conflictvisitmaps SET "{column}" = {value} WHERE "ID" = %s', (row,))  # noqa: S608
+    updated.execute(f'UPDATE conflictvisitmaps SET "{column}" = {value} WHERE "ID" = %s', (row,))
     assert harness.check(updated)["stored_values_disagree"] == [row]
 
 
@@ -89,7 +89,7 @@ def test_a_claimed_row_is_found(updated: Cursor) -> None:
 def test_an_impossible_value_is_found(updated: Cursor, column: str, value: str, condition: str, name: str) -> None:
     updated.execute(SOME_ROW.format(condition))
     (row,) = updated.fetchone()
-    updated.execute(f'UPDATE conflictvisitmaps SET "{column}" = {value} WHERE "ID" = %s', (row,))  # noqa: S608
+    updated.execute(f'UPDATE conflictvisitmaps SET "{column}" = {value} WHERE "ID" = %s', (row,))
     assert harness.check(updated)[name] == [row]
 
 
@@ -98,7 +98,7 @@ def test_a_day_missing_from_the_work_table_is_found(updated: Cursor, day: str) -
     updated.execute('SELECT "BusyID" FROM conflictvisitmaps_temp WHERE "Kind" = \'leave\' AND "BusyDay" > "FirstDay"')
     (leave,) = updated.fetchone()
     updated.execute(
-        f'DELETE FROM conflictvisitmaps_temp WHERE ("Kind", "BusyID") = (\'leave\', %s) AND "BusyDay" ='  # noqa: S608
+        f'DELETE FROM conflictvisitmaps_temp WHERE ("Kind", "BusyID") = (\'leave\', %s) AND "BusyDay" ='
         f' (SELECT {day}("BusyDay") FROM conflictvisitmaps_temp WHERE ("Kind", "BusyID") = (\'leave\', %s))',
         (leave, leave),
     )

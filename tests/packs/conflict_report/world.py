@@ -169,7 +169,7 @@ def insert(cursor: Cursor, table: str, rows: Iterable[list[object]]) -> None:
         (f"public.{table}", len(values[0])),
     )
     (columns,) = cursor.fetchone()
-    execute_values(cursor, f"INSERT INTO public.{table} ({', '.join(columns)}) VALUES %s", values)  # noqa: S608
+    execute_values(cursor, f"INSERT INTO public.{table} ({', '.join(columns)}) VALUES %s", values)
 
 
 def at(text: str, zone: str = NEW_YORK, fold: int = 0) -> datetime:

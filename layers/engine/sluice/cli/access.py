@@ -74,7 +74,7 @@ class Place:
     @contextmanager
     def ledger(self) -> Iterator[Ledger]:
         """The ledger inside one transaction that only reads."""
-        with self.database.transaction(Limits(READ_SECONDS, name="sluice:cli", durable=False)) as transaction:
+        with self.database.transaction(Limits(lambda: READ_SECONDS, name="sluice:cli", durable=False)) as transaction:
             yield Ledger(transaction)
 
     def check(self) -> None:

@@ -7,7 +7,7 @@ import click
 from sluice.cli import chunks, packs, plan, reports, runs, status, steer
 from sluice.errors import BadInputError, SluiceError
 
-SUCCESS, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+FAILURE, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 class Commands(click.Group):

@@ -14,7 +14,7 @@ from rich.text import Text
 from sluice.cli.access import Place
 from sluice.cli.output import console, emit, notice, say
 from sluice.cli.snapshot import Snapshot, line, panel, take, title
-from sluice.errors import TransientError
+from sluice.errors import SluiceError, TransientError
 
 POLL_SECONDS = 0.5
 LINE_SECONDS = 3.0
@@ -52,6 +52,11 @@ class Display:
         self.said = ""
         self.said_at = 0.0
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether a terminal keeps the last snapshot in full."""
+        return self.live is not None
+
     def open(self) -> AbstractContextManager[Any]:
         if self.quiet or self.as_json or not sys.stdout.isatty():
             return nullcontext()
@@ -84,8 +89,9 @@ def follow(place: Place, find: Callable[[], int | None], watched: Watched, displ
     """Show the run until what is watched has ended; gives its last state, None where no run was ever opened.
 
     find: gives the run's number, None while it has not been opened. A database that cannot be reached meanwhile is
-    waited for.
+    waited for; where something drives the run, nothing that keeps it from being looked at ends the waiting.
     """
+    passing = TransientError if isinstance(watched, UntilFinal) else SluiceError
     run_id: int | None = None
     now: Snapshot | None = None
     lost = False
@@ -101,7 +107,7 @@ def follow(place: Place, find: Callable[[], int | None], watched: Watched, displ
                         watched.see(now)
                     display.show(now)
                 lost = False
-            except TransientError as error:
+            except passing as error:
                 if not lost:
                     notice(f"sluice: the ledger cannot be read just now: {error}")
                 lost = True

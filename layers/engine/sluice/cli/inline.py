@@ -132,9 +132,10 @@ class InlineRun:
     def stop(self) -> None:
         """Roll back what is open and end; returns when nothing of this run is at work here any more."""
         self._stopping.set()
-        while not self.wait(CANCEL_AGAIN_SECONDS):
+        while self._thread.is_alive():
             for database in list(self._databases):
                 database.stop()
+            self.wait(CANCEL_AGAIN_SECONDS)
 
     def _context(self) -> Context:
         """This thread's own."""

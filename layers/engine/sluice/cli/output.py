@@ -122,6 +122,11 @@ def since(value: datetime) -> str:
     return seconds(max(0.0, (datetime.now(value.tzinfo) - value) / timedelta(seconds=1)))
 
 
+def fate(state: str) -> str:
+    """A run's final state as the end of a sentence."""
+    return "was cancelled" if state == "cancelled" else f"has {state.replace('_', ' ')}"
+
+
 def as_dict(row: Any) -> dict[str, Any]:
     """A named row of the database as a mapping, in the order of its columns."""
     fields: Mapping[str, Any] = row._asdict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from sluice.cli.executions import Execution
 from sluice.cli.follow import Display, follow
 from sluice.cli.inline import InlineRun
 from sluice.cli.options import as_json, how_to_work, params, parse_params, run_key, with_access, with_run
-from sluice.cli.output import emit, notice, say
+from sluice.cli.output import emit, fate, notice, say
 from sluice.cli.reports import write_report
 from sluice.cli.snapshot import Snapshot, panel, take
 from sluice.context import Context
@@ -126,21 +127,33 @@ def work_inline(access: Access, job: Job, key: str, params: Mapping[str, Any], h
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     publish = partial(write_report, folder=how.report_folder)
     driver = InlineRun(access, job, opened.run, how.threads, publish).start()
+    display = Display(quiet=how.as_json)
     try:
-        now = follow(place, lambda: opened.run.run_id, driver, Display(quiet=how.as_json))
+        now = follow(place, lambda: opened.run.run_id, driver, display)
     except KeyboardInterrupt:
-        notice("sluice: stopping; what is open is rolled back (Ctrl-C again does not wait for it)")
-        driver.stop()
-        if driver.run is None:
-            notice(f"sluice: run {opened.run.run_id} is stopped; the same command goes on with it")
-            raise click.exceptions.Exit(INTERRUPTED) from None
+        stop_inline(driver, opened.run)
         now = look(place, opened.run)
     except BaseException:
         driver.stop()
         raise
     if driver.error is not None:
         raise driver.error
-    conclude(now, how)
+    if now is None:
+        raise SluiceError("the ledger cannot be read: `sluice status` shows how the run ended once it can")
+    conclude(now, how, drawn=display.is_drawn)
+
+
+def stop_inline(driver: InlineRun, run: Run) -> None:
+    """Stop the run after a Ctrl-C; returns only where it had come to its end before."""
+    notice("sluice: stopping; what is open is rolled back (Ctrl-C again does not wait for it)")
+    try:
+        driver.stop()
+    except KeyboardInterrupt:
+        # The server rolls back what a connection leaves behind; threads that wait for it would keep the process.
+        os._exit(INTERRUPTED)
+    if driver.run is None:
+        notice(f"sluice: run {run.run_id} is stopped; the same command goes on with it")
+        raise click.exceptions.Exit(INTERRUPTED)
 
 
 def work_by_execution(access: Access, job: Job, key: str, params: Mapping[str, Any], how: How) -> None:
@@ -153,15 +166,18 @@ def work_by_execution(access: Access, job: Job, key: str, params: Mapping[str, A
         return tell_started(job, key, execution, how)
     if not how.as_json:
         notice(f"started {execution.arn}")
+    display = Display(quiet=how.as_json)
     try:
-        now = follow(place, lambda: find_opened(place, job, key), execution, Display(quiet=how.as_json))
+        now = follow(place, lambda: find_opened(place, job, key), execution, display)
     except KeyboardInterrupt:
         notice(f"sluice: the execution goes on; `sluice watch {job.name}:{key}` shows it again")
         raise click.exceptions.Exit(INTERRUPTED) from None
     problem = execution.problem()
     if problem is not None and (now is None or not now.is_final or isinstance(problem, BadInputError)):
         raise problem
-    conclude(now, how)
+    if now is None:
+        return tell_unseen(execution, how)
+    conclude(now, how, drawn=display.is_drawn)
 
 
 def find_opened(place: Place, job: Job, key: str) -> int | None:
@@ -184,7 +200,7 @@ def tell_opened(opened: Opened) -> None:
         notice(f"sluice: warning: {warning}")
     if opened.run.is_final:
         notice(
-            f"sluice: run {opened.run.run_id} has {opened.run.state} already, nothing is left to do; "
+            f"sluice: run {opened.run.run_id} {fate(opened.run.state)} already, nothing is left to do; "
             f"`sluice redo {opened.run.run_id}` does everything once more"
         )
     elif opened.attached:
@@ -198,13 +214,22 @@ def tell_started(job: Job, key: str, execution: Execution, how: How) -> None:
     say(f"`sluice watch {job.name}:{key}` shows it")
 
 
-def conclude(now: Snapshot | None, how: How) -> None:
-    """Show how the run ended and exit by it."""
-    if now is None:
-        raise SluiceError("the run's ledger could not be read: `sluice status` shows how it ended")
+def tell_unseen(execution: Execution, how: How) -> None:
+    """How a run ended whose ledger could not be read from here, as its execution tells it."""
+    state = str(execution.output.get("state"))
+    if how.as_json:
+        emit(execution.output)
+    else:
+        say(f"run {execution.output.get('run_id')} {fate(state)}  {execution.output.get('report', '')}".rstrip())
+    if not state.startswith("succeeded"):
+        raise click.exceptions.Exit(1)
+
+
+def conclude(now: Snapshot, how: How, *, drawn: bool = False) -> None:
+    """Show how the run ended, unless the terminal has it already, and exit by it."""
     if how.as_json:
         emit(now.as_json())
-    else:
+    elif not drawn:
         say(panel(now))
     if now.run.state == "paused":
         notice(f"sluice: run {now.run.run_id} is paused: {now.run.reason}; `sluice resume {now.run.run_id}` goes on")

@@ -18,13 +18,15 @@ MOST_STUCK = 20
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A row of sluice.run_status with its steps, and how fast it goes.
+    """A row of sluice.run_status with its steps, what its checks found, and how fast it goes.
 
-    rows_per_second: over the last minute of work. seconds_left: None where that cannot be said.
+    rows_per_second: over the last minute of work, over all of it where the run has ended. seconds_left: None where
+    that cannot be said.
     """
 
     run: Any
     steps: list[Any]
+    findings: list[Any]
     rows_per_second: float | None
     seconds_left: float | None
 
@@ -37,12 +39,13 @@ class Snapshot:
         return str(self.run.state).startswith("succeeded")
 
     def as_json(self) -> dict[str, Any]:
-        """The columns of the views, with the two figures beside them."""
+        """The columns of the views, with the figures and findings beside them."""
         return {
             **as_dict(self.run),
             "rows_per_second": self.rows_per_second,
             "seconds_left": self.seconds_left,
             "step_status": [as_dict(step) for step in self.steps],
+            "findings": [as_dict(finding) for finding in self.findings],
         }
 
 
@@ -55,6 +58,7 @@ def take(ledger: Ledger, run_id: int) -> Snapshot:
     return Snapshot(
         run,
         ledger.rows("step_status", run_id=run_id),
+        [finding for finding in ledger.rows("read_findings", run_id=run_id) if finding.row_count],
         None if rate is None else round(rate, 1),
         None if left is None else round(left, 1),
     )
@@ -66,6 +70,8 @@ def title(now: Snapshot) -> str:
 
 def rows_text(now: Snapshot) -> str:
     """Rows done of the total; late rows apart, for they are what may raise the total."""
+    if not now.run.rows_total:
+        return "no rows" if now.is_final else "no rows planned yet"
     late = f", {now.run.rows_late:,} of them late" if now.run.rows_late else ""
     return f"{now.run.rows_done:,} of {now.run.rows_total:,} rows ({percent(now.run.progress)}{late})"
 
@@ -102,7 +108,7 @@ def panel(now: Snapshot) -> RenderableType:
     facts.add_row(Text("chunks", style="dim"), chunks_text(now))
     for name, value in facts_of(now):
         facts.add_row(Text(name, style="dim"), Text(value))
-    return Group(head, facts, Text(), steps_table(now))
+    return Group(head, facts, Text(), steps_table(now), *findings_table(now))
 
 
 def facts_of(now: Snapshot) -> list[tuple[str, str]]:
@@ -146,6 +152,18 @@ def steps_table(now: Snapshot) -> Table:
         ),
         right=("rows", "of", "late", "chunks", "progress", "time"),
     )
+
+
+def findings_table(now: Snapshot) -> list[RenderableType]:
+    """The checks that found rows, where there are any; which rows, only the database says."""
+    if not now.findings:
+        return []
+    found = table(
+        ("check", "severity", "rows", "what must hold"),
+        ((row.name, row.severity, row.row_count, row.description) for row in now.findings),
+        right=("rows",),
+    )
+    return [Text("\nchecks that found rows; the first keys of each are in sluice.finding"), found]
 
 
 def duration(step: Any, now: Snapshot) -> str:

@@ -7,7 +7,7 @@ import click
 from sluice.cli.access import Access, Found, find_run, places
 from sluice.cli.follow import Display, UntilFinal, follow
 from sluice.cli.options import as_json, with_access, with_run
-from sluice.cli.output import as_dict, emit, notice, percent, say, table
+from sluice.cli.output import as_dict, emit, fate, notice, percent, say, table
 from sluice.cli.snapshot import MOST_STUCK, panel, take
 from sluice.errors import SluiceError
 from sluice.job_file import load_job
@@ -104,7 +104,7 @@ def watch(found: Found, as_json: bool) -> None:
         raise click.exceptions.Exit(INTERRUPTED) from None
     if now is not None and not now.succeeded:
         if now.run.error:
-            notice(f"sluice: run {now.run.run_id} has {now.run.state}: {now.run.error}")
+            notice(f"sluice: run {now.run.run_id} {fate(now.run.state)}: {now.run.error}")
         raise click.exceptions.Exit(1)
 
 

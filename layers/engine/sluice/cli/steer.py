@@ -9,7 +9,7 @@ import click
 from sluice import operate
 from sluice.cli.access import Found
 from sluice.cli.options import as_json, reason, reason_or_name, with_run
-from sluice.cli.output import as_dict, emit, say
+from sluice.cli.output import as_dict, emit, fate, say
 from sluice.errors import ChunkBusyError
 from sluice.finish import finish_run
 from sluice.ledger import Run
@@ -128,7 +128,7 @@ def tell_chunk(found: Found, step: str, chunk: int, text: str, as_json: bool) ->
     say(f"chunk {chunk} of {step} {text}{into}")
     if found.run.is_final:
         again = f"sluice run {found.run.job} --run-key {found.run.run_key}"
-        say(f"run {found.run.run_id} has {found.run.state}: `{again}` takes it up")
+        say(f"run {found.run.run_id} {fate(found.run.state)}: `{again}` takes it up")
 
 
 COMMANDS = (pause, cancel, reset, retry, skip, split)

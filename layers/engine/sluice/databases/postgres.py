@@ -32,6 +32,7 @@ ConnectionFacts = Mapping[str, Any]
 LOCK_TIMEOUT_SECONDS = 5.0
 IDLE_TIMEOUT_SECONDS = 30.0
 LEAST_BUDGET_SECONDS = 1.0
+LIMIT_STEP_SECONDS = 1.0
 MESSAGE_HOLDS_DATA = ("22", "23", "P0", "XX")
 BAD_CREDENTIALS = ("28P01", "28000")
 
@@ -40,25 +41,28 @@ BAD_CREDENTIALS = ("28P01", "28000")
 class Limits:
     """What one transaction may take.
 
-    statement_seconds: statement_timeout. name: shown as application_name. durable: False lets COMMIT return before
-    the disk has it, for records that only serve an audit. settings: further run-time parameters.
+    budget: gives the seconds that a statement starting now may take. name: shown as application_name. durable: False
+    lets COMMIT return before the disk has it, for records that only serve an audit. settings: further run-time
+    parameters.
     """
 
-    statement_seconds: float
+    budget: Callable[[], float]
     lock_seconds: float = LOCK_TIMEOUT_SECONDS
     name: str = "sluice"
     durable: bool = True
     settings: Mapping[str, str] = field(default_factory=dict)
 
-    def as_settings(self) -> dict[str, str]:
-        """The transaction's run-time parameters by name.
-
-        Raises DeadlineNearError where no time is left for a statement.
-        """
-        if self.statement_seconds < LEAST_BUDGET_SECONDS:
+    def statement_seconds(self) -> float:
+        """The limit of a statement that starts now; raises DeadlineNearError where no time is left for one."""
+        seconds = self.budget()
+        if seconds < LEAST_BUDGET_SECONDS:
             raise DeadlineNearError
+        return seconds
+
+    def as_settings(self, statement_seconds: float) -> dict[str, str]:
+        """The transaction's run-time parameters by name."""
         return {
-            "statement_timeout": milliseconds(self.statement_seconds),
+            "statement_timeout": milliseconds(statement_seconds),
             "lock_timeout": milliseconds(self.lock_seconds),
             "idle_in_transaction_session_timeout": milliseconds(IDLE_TIMEOUT_SECONDS),
             "application_name": self.name,
@@ -73,10 +77,15 @@ def milliseconds(seconds: float) -> str:
 
 
 class Transaction:
-    """An open transaction: statements in the driver's composition or in `:name` text."""
+    """An open transaction: statements in the driver's composition or in `:name` text.
 
-    def __init__(self, connection: psycopg2.extensions.connection) -> None:
+    The time that statements take comes off the limit of those that follow.
+    """
+
+    def __init__(self, connection: psycopg2.extensions.connection, limits: Limits, statement_seconds: float) -> None:
         self.connection = connection
+        self.statement_seconds = statement_seconds
+        self._limits = limits
 
     def execute(self, statement: str | sql.Composable, values: Parameters | None = None) -> int:
         """Run a statement; gives the number of rows it touched."""
@@ -110,8 +119,15 @@ class Transaction:
     @contextmanager
     def _cursor(self, statement: str | sql.Composable, values: Parameters | None) -> Iterator[NamedTupleCursor]:
         with engine_errors(), self.connection.cursor(cursor_factory=NamedTupleCursor) as cursor:
+            self._shorten_limit(cursor)
             cursor.execute(self._composed(statement), dict(values or {}))  # type: ignore[no-untyped-call]
             yield cursor
+
+    def _shorten_limit(self, cursor: NamedTupleCursor) -> None:
+        seconds = self._limits.statement_seconds()
+        if seconds < self.statement_seconds - LIMIT_STEP_SECONDS:
+            cursor.execute("SELECT set_config('statement_timeout', %s, true)", (milliseconds(seconds),))  # type: ignore[no-untyped-call]
+            self.statement_seconds = seconds
 
     @staticmethod
     def _composed(statement: str | sql.Composable) -> str | sql.Composable:
@@ -135,12 +151,13 @@ class Postgres:
 
         Raises the engine's errors instead of the driver's.
         """
-        settings = limits.as_settings()
-        connection = self._begin(settings)
+        seconds = limits.statement_seconds()
+        connection = self._begin(limits.as_settings(seconds))
+        transaction = Transaction(connection, limits, seconds)
         started = time.monotonic()
         try:
+            yield transaction
             with engine_errors():
-                yield Transaction(connection)
                 connection.commit()
         except BaseException as error:
             with suppress(psycopg2.Error):
@@ -148,7 +165,8 @@ class Postgres:
             if connection.closed:
                 self._connection = None
             # A statement that ends before its limit was cancelled by another session, not by the clock.
-            if isinstance(error, StatementTimeoutError) and time.monotonic() - started < limits.statement_seconds:
+            elapsed = time.monotonic() - started
+            if isinstance(error, StatementTimeoutError) and elapsed < transaction.statement_seconds:
                 raise TransientError("cancelled by another session", sqlstate="57014") from None
             raise
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from sluice.attempts import Attempt, Outcome
 from sluice.chunks import Cut, as_records
 from sluice.context import Context, run_values
+from sluice.databases.postgres import Transaction
+from sluice.errors import StatementError
 from sluice.job import SqlStep
 from sluice.ledger import Ledger, Run, StepRow, as_json
+from sluice.sqltext import statements
 from sluice.steps.entry import applied, enter
 
 
@@ -29,7 +32,7 @@ class SqlKind:
             chunk = enter(ledger, attempt)
             if isinstance(chunk, Outcome):
                 return chunk
-            rows = max(transaction.execute(context.job.texts[spec.file], run_values(attempt.run)), 0)
+            rows = run_file(context, transaction, spec, attempt.run)
             applied(ledger, attempt, rows)
         return Outcome("done", rows)
 
@@ -38,6 +41,20 @@ class SqlKind:
 
     def drift(self, context: Context, ledger: Ledger, run: Run, step: StepRow) -> int:
         return 0
+
+
+def run_file(context: Context, transaction: Transaction, spec: SqlStep, run: Run) -> int:
+    """Run the statements of the step's file one after the other; gives the rows that they touched.
+
+    Raises StatementError with file and line of the statement that failed.
+    """
+    rows = 0
+    for statement, line in statements(context.job.texts[spec.file]):
+        try:
+            rows += max(transaction.execute(statement, run_values(run)), 0)
+        except StatementError as error:
+            raise StatementError(f"{spec.file}:{line}: {error}", **error.facts) from None
+    return rows
 
 
 def plan_units(ledger: Ledger, step: StepRow, number: int) -> int:
