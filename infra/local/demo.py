@@ -62,8 +62,8 @@ def running_stack(data_dir: Path) -> Iterator[Stack]:
     files = Files(data_dir)
     if files.is_locked():
         files.running()
-        words = shlex.split(files.env.read_text(), comments=True)
-        yield Stack(dict(word.split("=", 1) for word in words if "=" in word), data_dir / "reports")
+        words = (word.partition("=") for word in shlex.split(files.env.read_text()))
+        yield Stack({name: value for name, equals, value in words if equals and name != "PATH"}, data_dir / "reports")
         return
     print("Starting PostgreSQL, Lambda and Step Functions on this machine …", flush=True)
     with LocalStack(data_dir=data_dir) as stack:

@@ -7,44 +7,42 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import psycopg2
 
-from infra.local.lambda_function import Function
 from infra.local.lambda_pool import LambdaPool
 from infra.local.postgres import temporary_home
 from infra.local.stack import REPOSITORY, LocalStack
 
-FUNCTIONS = ("validate-config", "get-chunks", "process-chunk", "finish-run")
 KILLED = "Error: Runtime exited with error: signal: killed"
 
 
 @contextmanager
-def arena(pack: Path, *, clock_speed: float) -> Iterator[LocalStack]:
-    """A throw-away stack whose only pack is that folder; nothing of it is left afterwards."""
+def arena(pack: Path, *, clock_speed: float, functions: Path = REPOSITORY / "functions") -> Iterator[LocalStack]:
+    """A throw-away stack of the repository's template whose only pack is that folder; nothing of it is left."""
     home = temporary_home()
     try:
-        sql_root = home / "sql"
-        (sql_root / "packs").mkdir(parents=True)
-        (sql_root / "ledger").symlink_to(REPOSITORY / "sql" / "ledger")
-        (sql_root / "packs" / pack.name).symlink_to(pack)
-        settings = {"max_connections": "200", "deadlock_timeout": "200ms"}
-        with LocalStack(data_dir=home, durable=False, clock_speed=clock_speed, postgres_settings=settings) as stack:
-            for function in stack.pool.functions():
-                environment = {**function.environment, "SLUICE_SQL_ROOT": str(sql_root)}
-                stack.pool.add(replace(function, environment=environment))
+        project = home / "project"
+        (project / "sql" / "packs").mkdir(parents=True)
+        (project / "sql" / "ledger").symlink_to(REPOSITORY / "sql" / "ledger")
+        (project / "sql" / "packs" / pack.name).symlink_to(pack)
+        (project / "functions").symlink_to(functions)
+        for name in ("template.yaml", "layers", "statemachines"):
+            (project / name).symlink_to(REPOSITORY / name)
+        with LocalStack(
+            template=project / "template.yaml",
+            data_dir=home,
+            durable=False,
+            clock_speed=clock_speed,
+            postgres_settings={"max_connections": "200", "deadlock_timeout": "200ms"},
+        ) as stack:
             yield stack
     finally:
         shutil.rmtree(home, ignore_errors=True)
-
-
-def function_of(stack: LocalStack, name: str) -> Function:
-    """The deployed function whose name ends like that."""
-    return next(function for function in stack.pool.functions() if function.name.endswith(name))
 
 
 def run_sql(dsn: str, statement: str, *values: object) -> list[tuple[Any, ...]]:

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg2
@@ -31,7 +31,7 @@ from tests.chaos.actors import (
     Terminator,
 )
 from tests.chaos.application import Application, fill
-from tests.chaos.arena import FUNCTIONS, arena, facts_of, function_of, invocations_killed
+from tests.chaos.arena import arena, facts_of, invocations_killed
 
 HERE = Path(__file__).parent
 MODES = ("visible", "fused", "run")
@@ -74,11 +74,7 @@ def chaos(*, kills: int, seed: int, rows: int, say: Callable[[str], None] = prin
 
 def control(*, kills: int, seed: int, rows: int, say: Callable[[str], None] = print) -> Result:
     """The same for the first design, without the operator, whom it does not know."""
-    with arena(HERE / "pack", clock_speed=CLOCK_SPEED) as stack:
-        for name in FUNCTIONS:
-            function = function_of(stack, name)
-            handler = f"app.{name.replace('-', '_')}"
-            stack.pool.add(replace(function, code=HERE / "naive", handler=handler))
+    with arena(HERE / "pack", clock_speed=CLOCK_SPEED, functions=HERE / "naive") as stack:
         prepare(stack, rows, seed, HERE / "naive" / "schema.sql")
         scene = Scene(stack, seed)
         work(scene, monkey(scene, rows, kills), kills, say, lambda number: None)

@@ -91,7 +91,7 @@ def evidence() -> Iterator[Evidence]:
         found.keys = str(run_sql(stack.dsn, "SELECT keys FROM sluice.finding"))
         found.attempts = run_sql(
             stack.dsn,
-            "SELECT split_part(job, '/', 2), outcome, code FROM sluice.attempt JOIN sluice.run USING (run_id) GROUP BY 1, 2, 3",
+            "SELECT DISTINCT split_part(job, '/', 2), outcome, code FROM sluice.attempt JOIN sluice.run USING (run_id)",
         )
         found.server_log = (stack.data_dir / "pg" / "server.log").read_text(errors="replace")
         yield found
@@ -197,25 +197,60 @@ def ledger(stack: LocalStack) -> Iterator[tuple[str, str]]:
         stack.dsn,
         "SELECT relname FROM pg_class WHERE relnamespace = 'sluice'::regnamespace AND relkind IN ('r', 'v') ORDER BY 1",
     ):
-        statement = f"SELECT to_jsonb(t) - ARRAY['lo', 'hi', 'keys'] FROM sluice.{name} AS t"  # noqa: S608
+        statement = f"SELECT to_jsonb(t) - ARRAY['lo', 'hi', 'keys'] FROM sluice.{name} AS t"
         yield f"ledger {name}", str(run_sql(stack.dsn, statement))
 
 
 def commands(stack: LocalStack, runs: dict[str, int | None]) -> Iterator[tuple[str, str]]:
-    """What the command line prints about the runs, for people and as JSON."""
-    environment = {**os.environ, **stack.env(), "SLUICE_SQL_ROOT": str(stack.data_dir / "sql"), "COLUMNS": "200"}
-    asked = [["status"], ["jobs"]]
-    for job, run in runs.items():
-        asked.append(["plan", f"canary/{job}"])
-        if run is not None:
-            folder = str(stack.data_dir / f"report-{run}")
-            asked += [["status", str(run)], ["chunks", str(run)], ["watch", str(run)]]
-            asked += [["report", str(run), "--report", folder]]
-            yield from ((f"cli report {run} {path.name}", path.read_text()) for path in told(asked[-1], folder))
+    """What the command line prints about jobs and runs, for people and as JSON, and the reports that it writes."""
+    environment = {**os.environ, **stack.env(), "SLUICE_SQL_ROOT": str(stack.data_dir / "project" / "sql"), "COLUMNS": "200"}
+    page = stack.data_dir / "report.html"
+    asked = [["status"], ["plan", "canary/copies", "--explain"], ["plan", "canary/cast"], ["plan", "canary/refused"]]
+    for number in runs.values():
+        if number is not None:
+            run = str(number)
+            asked += [["status", run], ["chunks", run], ["watch", run], ["report", run, "--output", str(page)]]
     for arguments in asked:
         for shape in ([], ["--json"]):
             command = [sys.executable, "-c", "from sluice.cli import main; main()", *arguments, *shape]
-            done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, check=False, timeout=60
-            )
-            yield f"cli {' '.join([*arguments, *shape])}", f"{done.stdout}\n{done.stderr}"
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+            text = page.read_text() if page.exists() else ""
+            yield f"cli {' '.join([*arguments, *shape])}", f"{done.stdout}\n{done.stderr}\n{text}"
+
+
+def test_every_failure_happened(evidence: Evidence) -> None:
+    assert evidence.ends == {
+        "copies": "FAILED CheckFailed",
+        "duplicate": "FAILED ChunksQuarantined",
+        "cast": "FAILED ChunksQuarantined",
+        "refused": "FAILED BadInputError",
+        "trap": "FAILED ChunksQuarantined",
+        "slow": "FAILED ChunksQuarantined",
+        "step": "FAILED ChunksQuarantined",
+        "uneven": "FAILED ChunksQuarantined",
+    }
+    seen = set(evidence.attempts)
+    assert {("duplicate", "failed", "23505"), ("cast", "failed", "22P02"), ("step", "failed", "23505")} <= seen
+    assert {("slow", "timeout", "57014"), ("uneven", "failed", "RowCountError")} <= seen
+    assert {"P0001", "45000", "55000", "40001", "42501"} <= {code for job, _outcome, code in seen if job == "trap"}
+
+
+def test_the_database_did_quote_it(evidence: Evidence) -> None:
+    """Without this the silence elsewhere would prove nothing."""
+    assert CANARY.search(evidence.bounds)
+    assert CANARY.search(evidence.keys)
+    assert CANARY.search(evidence.server_log)
+
+
+@pytest.mark.parametrize("place", ["s3", "states", "log", "cloudwatch", "event", "ledger", "cli"])
+def test_it_is_nowhere_else(evidence: Evidence, place: str) -> None:
+    assert evidence.places(place), f"nothing was collected from {place}"
+    assert not evidence.leaks(place)
+
+
+def test_everything_was_collected(evidence: Evidence) -> None:
+    names = " ".join(evidence.texts)
+    for part in ("round-1.json", "results", "report.json", "report.html", "states child", "log sluice-finish-run"):
+        assert part in names
+    assert any('"RunSeconds"' in text for text in evidence.places("log").values())
+    assert any("Sluice Run Finished" in text for text in evidence.places("event").values())

@@ -28,8 +28,9 @@ Not modelled: time (no lease, timeout, back-off, limit of rounds or attempts: no
 (liveness means that success can be reached, not how soon), the manifest in S3, key values and collations, the NULL
 chunk, walking a chunk in sub-ranges, stored answers (I11), side statements, Snowflake.
 
-Sizes: two or three rows, two chunks (more after splits and late rows), up to two runs and two generations. 11 to 47,000
-states a scenario, 198,000 in all; with SLUICE_MODEL=full three larger ones add 794,000 (about a minute, 200 MB).
+Sizes: two or three rows, two chunks (more after splits and late rows), up to two runs and two generations. 11 to 27,000
+states a scenario, 168,000 in all, and 246,000 for the table of designs. SLUICE_MODEL=full adds three scenarios with
+794,000 and takes three rows for the table: some minutes.
 `python -m tests.model` prints the figures, the table of designs and, for part of a name, the counter-examples.
 """
 
