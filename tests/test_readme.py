@@ -33,6 +33,9 @@ def clone(tmp_path: Path) -> Iterator[Path]:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name)
     (copy / ".venv").symlink_to(ROOT / ".venv")
+    # Older than the environment, so that make does not point the shared environment at this copy.
+    for name in ("uv.lock", "pyproject.toml"):
+        os.utime(copy / name, (0, 0))
     yield copy
     subprocess.run(["make", "down"], cwd=copy, check=False, capture_output=True)
 

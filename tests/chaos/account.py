@@ -44,7 +44,7 @@ class Row:
 class Account:
     """Counts, and what is wrong; `problems` has only names with a number above zero."""
 
-    applied: dict[int, Counter[int]] = field(default_factory=dict)
+    applied: dict[int, Counter[str]] = field(default_factory=dict)
     lost: int = 0
     twice: int = 0
     problems: Counter[str] = field(default_factory=Counter)
@@ -88,6 +88,19 @@ def had_to_be_applied(row: Row, run: RunRow) -> bool:
     return was_there and stayed
 
 
+def outcome(row: Row, run: RunRow, times: int) -> str:
+    """What the account calls the row's share in the run."""
+    if times > 1:
+        return f"applied {times} times"
+    if times == 1:
+        return "applied once"
+    if had_to_be_applied(row, run):
+        return "lost"
+    if row.died_at is not None and (run.finished_at is None or row.died_at < run.finished_at):
+        return "deleted before it was applied"
+    return "inserted too late for it"
+
+
 def compare(dsn: str) -> Account:
     """Compare every row with every run."""
     account, rows, runs = Account(), rows_of(dsn), runs_of(dsn)
@@ -95,7 +108,7 @@ def compare(dsn: str) -> Account:
         applied = account.applied[run.run_id] = Counter()
         for row in rows.values():
             times = row.runs.count(run.run_id)
-            applied[times] += 1
+            applied[outcome(row, run, times)] += 1
             account.twice += times > 1
             account.lost += times == 0 and had_to_be_applied(row, run)
         if run.state != "succeeded":
@@ -168,10 +181,9 @@ def tell(dsn: str, account: Account, counts: Mapping[str, int], executions: Coun
     """The account in lines."""
     lines = []
     for run_id, job, generation, planned, late, waves, marked, updated, chunks, seconds in run_sql(dsn, SUMMARY):
-        by_times = ", ".join(f"{times}x {n}" for times, n in sorted(account.applied[run_id].items()))
         lines.append(
             f"run {run_id} {job}: planned {planned}, marked {marked}, applied {updated}, late {late} in {waves - 1} "
-            f"waves, chunks {chunks}, resets {generation - 1}, {seconds:.0f} s; rows by times applied: {by_times}"
+            f"waves, chunks {chunks}, resets {generation - 1}, {seconds:.0f} s; rows {listed(account.applied[run_id])}"
         )
     outcomes = run_sql(dsn, "SELECT coalesce(outcome, 'open'), count(*) FROM sluice.attempt GROUP BY 1 ORDER BY 2 DESC")
     lines.append(f"attempts: {listed(dict(outcomes))}")

@@ -31,8 +31,9 @@ def arena(pack: Path, *, clock_speed: float, functions: Path = REPOSITORY / "fun
         (project / "sql" / "ledger").symlink_to(REPOSITORY / "sql" / "ledger")
         (project / "sql" / "packs" / pack.name).symlink_to(pack)
         (project / "functions").symlink_to(functions)
-        for name in ("template.yaml", "layers", "statemachines"):
+        for name in ("layers", "statemachines"):
             (project / name).symlink_to(REPOSITORY / name)
+        shutil.copy(REPOSITORY / "template.yaml", project)
         with LocalStack(
             template=project / "template.yaml",
             data_dir=home,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from sluice.databases.postgres import Postgres
 from sluice.job import Job
 from sluice.job_file import read_job
 from sluice.ledger import migrate
-from tests.chaos.account import Account, RunRow, compare, compare_ledger, runs_of, tell
+from tests.chaos.account import Account, RunRow, compare, compare_ledger, listed, runs_of, tell
 from tests.chaos.actors import (
     Actor,
     Freezer,
@@ -74,16 +76,25 @@ def chaos(*, kills: int, seed: int, rows: int, say: Callable[[str], None] = prin
 
 def control(*, kills: int, seed: int, rows: int, say: Callable[[str], None] = print) -> Result:
     """The same for the first design, without the operator, whom it does not know."""
-    with arena(HERE / "pack", clock_speed=CLOCK_SPEED, functions=HERE / "naive") as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="sluice-naive-") as functions,
+        arena(HERE / "pack", clock_speed=CLOCK_SPEED, functions=first_design(Path(functions))) as stack,
+    ):
         prepare(stack, rows, seed, HERE / "naive" / "schema.sql")
         scene = Scene(stack, seed)
         work(scene, monkey(scene, rows, kills), kills, say, lambda number: None)
         account = compare(stack.dsn)
-        times = [
-            f"run {run_id}: rows by times applied: " + ", ".join(f"{n}x {count}" for n, count in sorted(rows.items()))
-            for run_id, rows in account.applied.items()
-        ]
+        times = [f"run {run_id}: {listed(applied)}" for run_id, applied in account.applied.items()]
         return Result(account, invocations_killed(stack.pool).total(), "\n".join(times))
+
+
+def first_design(folder: Path) -> Path:
+    """The first design's functions in the folders that the template names."""
+    for name in ("validate_config", "get_chunks", "process_chunk", "finish_run"):
+        (folder / name).mkdir()
+        shutil.copy(HERE / "naive" / "first_design.py", folder / name)
+        (folder / name / "app.py").write_text(f"from first_design import {name} as lambda_handler\n")
+    return folder
 
 
 def monkey(scene: Scene, rows: int, kills: int) -> list[Actor]:
@@ -117,14 +128,15 @@ def prepare_ledger(stack: LocalStack, job: Job) -> None:
 def work(
     scene: Scene, actors: list[Actor], kills: int, say: Callable[[str], None], job_of: Callable[[int], Job | None]
 ) -> None:
-    """One run after another until enough invocations were killed; the last one ends in peace."""
+    """One run after another until enough invocations were killed, each mode's run its share of them."""
     started = time.monotonic()
     for actor in actors:
         actor.start()
     number = 0
     try:
         while number == 0 or invocations_killed(scene.stack.pool).total() < kills:
-            run = one_run(scene, actors, kills, f"chaos-{number + 1}", job_of(number))
+            share = kills * (number + 1) / len(MODES)
+            run = one_run(scene, actors, share, f"chaos-{number + 1}", job_of(number))
             number += 1
             killed = invocations_killed(scene.stack.pool).total()
             say(f"{time.monotonic() - started:5.0f} s  run {run.run_id}: {run.state}, {killed} of {kills} kills")
@@ -135,16 +147,20 @@ def work(
             actor.stop()
 
 
-def one_run(scene: Scene, actors: list[Actor], kills: int, run_key: str, job: Job | None) -> RunRow:
-    """Keep two executions of one run going until it has succeeded and none of them is left; gives the run."""
+def one_run(scene: Scene, actors: list[Actor], kills: float, run_key: str, job: Job | None) -> RunRow:
+    """Keep two executions of one run going until it has succeeded and none of them is left; gives the run.
+
+    Once there were so many kills in all, the run is left in peace.
+    """
     states = scene.stack.client("stepfunctions")
     text = json.dumps({"job": job.name if job else "naive", "run_key": run_key})
     mine: list[str] = []
     end = time.monotonic() + RUN_SECONDS
     while True:
         run = find(scene, run_key)
+        disturbed = run and run.finished_at is None and invocations_killed(scene.stack.pool).total() < kills
         with scene.lock:
-            scene.run_id, scene.job = (run.run_id, job) if run and run.finished_at is None else (None, None)
+            scene.run_id, scene.job = (run.run_id, job) if run and disturbed else (None, None)
         alive = [arn for arn in mine if states.describe_execution(executionArn=arn)["status"] == "RUNNING"]
         if run is not None and run.state == "succeeded" and not alive:
             return run
@@ -153,19 +169,12 @@ def one_run(scene: Scene, actors: list[Actor], kills: int, run_key: str, job: Jo
                 arn = states.start_execution(stateMachineArn=scene.stack.state_machine_arn, input=text)["executionArn"]
                 mine.append(arn)
                 scene.executions.append(arn)
-        if invocations_killed(scene.stack.pool).total() >= kills:
-            calm(actors)
         if time.monotonic() > end or len(mine) > MOST_EXECUTIONS:
             raise AssertionError(f"run {run_key} does not end: {run}, {len(mine)} executions; {causes(scene, mine)}")
         for actor in actors:
             if actor.broken is not None:
                 actor.stop()
         time.sleep(0.05)
-
-
-def calm(actors: list[Actor]) -> None:
-    for actor in actors:
-        actor.over.set()
 
 
 def find(scene: Scene, run_key: str) -> RunRow | None:

@@ -12,9 +12,10 @@ class LambdaResult:
     """One invocation's outcome.
 
     `payload` is the function's answer or, with `function_error`, its JSON error payload. The ASL error name is
-    `error_name` where it is set and otherwise the payload's `errorType`. Set `error_name` for what the function
-    did not report itself: Lambda.TooManyRequestsException, Lambda.ServiceException, Lambda.Unknown (the process
-    died), Sandbox.Timedout. `cause` replaces the payload as the error's cause.
+    `error_name` where it is set and otherwise the payload's `errorType`: that of a raised exception, and in AWS also
+    Runtime.ExitError where the process died and Sandbox.Timedout where it took too long (a payload without one is
+    Lambda.Unknown). Set `error_name` for what the service itself refused: Lambda.TooManyRequestsException,
+    Lambda.ServiceException. `cause` replaces the payload as the error's cause.
     """
 
     payload: bytes = b""

@@ -117,3 +117,9 @@ JOIN (
 {select}
 ) AS new ON {at_new}
 WHERE ({stored}) IS DISTINCT FROM ({defined});
+
+-- table_rows
+-- How many rows the statistics say that a table has.
+SELECT greatest(class.reltuples, 0)::bigint AS n
+FROM pg_class AS class JOIN pg_namespace AS namespace ON namespace.oid = class.relnamespace
+WHERE namespace.nspname = :schema AND class.relname = :table;
