@@ -1,4 +1,4 @@
-"""The production state machine over real workers that crash, hang and are too many: the names its Retry entries wait for."""
+"""The production state machine over real workers that crash, hang and are too many: do its Retry entries know them?"""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from infra.local.processes import wait_until
 from infra.local.stack import LocalStack
 
 CHUNKS = 4
-THROTTLED = "Lambda.TooManyRequestsException"
+# What the fixture's template reserves for the function that works chunks.
+RESERVED = 2
 
 
 @pytest.fixture(scope="module")
-def faulty(
-    postgres: Postgres, application: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[LocalStack]:
+def faulty(postgres: Postgres, application: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """The production state machine, where waits take no time, over functions that fail as they are told."""
     with LocalStack(
         template=application / "faulty" / "template.yaml",
@@ -35,9 +34,10 @@ def faulty(
 def run(faulty: LocalStack, tmp_path: Path) -> Callable[..., Mapping[str, Any]]:
     """Run with so many words of misbehaviour a function; the execution's description."""
 
-    def start(**plan: list[str]) -> Mapping[str, Any]:
+    def start(concurrency: int = RESERVED, **plan: list[str]) -> Mapping[str, Any]:
         states = faulty.client("stepfunctions")
-        text = json.dumps({"job": json.dumps({"folder": str(tmp_path), **plan}), "run_key": "one"})
+        job = {"folder": str(tmp_path), "concurrency": concurrency, **plan}
+        text = json.dumps({"job": json.dumps(job), "run_key": "one"})
         arn = states.start_execution(stateMachineArn=faulty.state_machine_arn, input=text)["executionArn"]
         assert wait_until(lambda: states.describe_execution(executionArn=arn)["status"] != "RUNNING", 120)
         description: Mapping[str, Any] = states.describe_execution(executionArn=arn)
@@ -46,13 +46,16 @@ def run(faulty: LocalStack, tmp_path: Path) -> Callable[..., Mapping[str, Any]]:
     return start
 
 
+def children(stack: LocalStack, arn: str) -> list[Mapping[str, Any]]:
+    states = stack.client("stepfunctions")
+    runs = states.list_map_runs(executionArn=arn)["mapRuns"]
+    return [child for run in runs for child in states.list_executions(mapRunArn=run["mapRunArn"])["executions"]]
+
+
 def failures(stack: LocalStack, arn: str) -> list[tuple[str, str]]:
     """Error and cause of every failed Task, of an execution and all its children."""
     states = stack.client("stepfunctions")
-    arns = [arn]
-    for run in states.list_map_runs(executionArn=arn)["mapRuns"]:
-        children = states.list_executions(mapRunArn=run["mapRunArn"])["executions"]
-        arns += [child["executionArn"] for child in children]
+    arns = [arn, *(child["executionArn"] for child in children(stack, arn))]
     events = [event for each in arns for event in states.get_execution_history(executionArn=each)["events"]]
     details = [event["taskFailedEventDetails"] for event in events if event["type"] == "TaskFailed"]
     return [(detail["error"], detail["cause"]) for detail in details]
@@ -73,7 +76,8 @@ def test_fault_has_its_name_and_is_retried(
 ) -> None:
     ended = run(**{function: [word, word]})
     assert ended["status"] == "SUCCEEDED", ended
-    found = [failure for failure in failures(faulty, ended["executionArn"]) if failure[0] != THROTTLED]
+    assert [child["status"] for child in children(faulty, ended["executionArn"])] == ["SUCCEEDED"] * CHUNKS
+    found = failures(faulty, ended["executionArn"])
     assert [name for name, _ in found] == [error] * 2
     for _, text in found:
         payload = json.loads(text)
@@ -94,13 +98,15 @@ def test_finish_run_survives_a_crash(run: Callable[..., Mapping[str, Any]]) -> N
 
 
 def test_reserved_concurrency_throttles_and_the_children_come_again(
-    faulty: LocalStack, run: Callable[..., Mapping[str, Any]]
+    faulty: LocalStack, run: Callable[..., Mapping[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More children than the function may run at once, each busy for a while."""
-    ended = run(work=["nap"] * CHUNKS)
-    assert ended["status"] == "SUCCEEDED"
+    """More children than the function may run at once, the first of them busy for a while."""
+    monkeypatch.setattr(faulty.states.clock, "speed", 10.0)
+    ended = run(concurrency=CHUNKS, work=["nap"] * RESERVED)
+    assert [child["status"] for child in children(faulty, ended["executionArn"])] == ["SUCCEEDED"] * CHUNKS
     found = failures(faulty, ended["executionArn"])
-    assert {name for name, _ in found} == {THROTTLED}
+    assert {name for name, _ in found} == {"Lambda.TooManyRequestsException"}
+    assert ended["status"] == "SUCCEEDED"
 
 
 def test_terminal_error_is_not_retried(faulty: LocalStack, run: Callable[..., Mapping[str, Any]]) -> None:

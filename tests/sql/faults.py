@@ -79,6 +79,11 @@ def vanish(connection: psycopg2.extensions.connection) -> None:
         wire.shutdown(socket.SHUT_RDWR)
 
 
+def in_transaction(connection: psycopg2.extensions.connection) -> bool:
+    """Whether the session has sent a statement since its last COMMIT or ROLLBACK."""
+    return bool(connection.status != psycopg2.extensions.STATUS_READY)
+
+
 class Fault:
     """Lets the connection fail at the k-th place that it passes.
 
@@ -89,12 +94,16 @@ class Fault:
         self.how = how
         self.left = at
         self.fired: str | None = None
+        self._is_first = True
 
     def disarm(self) -> None:
         """Let nothing fail from here on."""
         self.left = 0
 
     def __call__(self, connection: WatchedConnection, place: str, statement: str) -> None:
+        if self.how == "gone" and place == STATEMENT and not self._is_first and not in_transaction(connection):
+            return  # the same moment as after the COMMIT before it
+        self._is_first = False
         self.left -= 1
         if self.left != 0:
             return

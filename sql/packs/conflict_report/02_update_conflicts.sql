@@ -151,7 +151,7 @@ LEFT JOIN LATERAL (
                 WHERE busy."SSN" = own.ssn
                     AND busy."BusyDay" BETWEEN own.first_day AND own.last_day
                     -- Once for each busy time: on the first day that both touch.
-                    AND busy."BusyDay" = busy."FirstDay"
+                    AND busy."BusyDay" = greatest(busy."FirstDay", own.first_day)
                     AND busy."BusyStart" < own.search_end AND own.search_start < busy."BusyEnd"
                     AND (busy."Kind" <> 'visit' OR busy."BusyID" <> own.visit_id)
                 -- Keeps the planner from repeating these expressions at each of their uses.

@@ -108,8 +108,10 @@ CROSS JOIN LATERAL (
             ) AS times
             CROSS JOIN LATERAL (
                 SELECT sqrt(
-                    (cosd(own."Latitude") * cosd(own."Longitude") - cosd(busy."Latitude") * cosd(busy."Longitude")) ^ 2
-                    + (cosd(own."Latitude") * sind(own."Longitude") - cosd(busy."Latitude") * sind(busy."Longitude")) ^ 2
+                    (cosd(own."Latitude") * cosd(own."Longitude")
+                        - cosd(busy."Latitude") * cosd(busy."Longitude")) ^ 2
+                    + (cosd(own."Latitude") * sind(own."Longitude")
+                        - cosd(busy."Latitude") * sind(busy."Longitude")) ^ 2
                     + (sind(own."Latitude") - sind(busy."Latitude")) ^ 2) AS chord
             ) AS between_them
             WHERE busy."SSN" = own."SSN"

@@ -34,17 +34,13 @@ class UpdateKind:
 
     def plan(self, context: Context, ledger: Ledger, run: Run, step: StepRow) -> int:
         spec = update_step(context, step)
-        if step.wave >= 0 and (spec.late_rows == "report" or step.wave >= spec.max_rounds):
+        if not sweeps(spec, step):
             return 0
         statements = update_sql(context, ledger.transaction, spec, run)
         place = {"run_id": step.run_id, "step_no": step.step_no}
         number = ledger.row("last_chunk_no", **place).chunk_no
         wave, count, rows = step.wave + 1, 0, 0
-        skipped = [
-            Bounds(row.lo, row.hi, row.is_null, name=f"skip{index}")
-            for index, row in enumerate(ledger.rows("skipped_chunks", **place))
-        ]
-        cuts = self._cuts(ledger.transaction, statements, run, skipped)
+        cuts = self._cuts(ledger.transaction, statements, run, skipped_bounds(ledger, step))
         while batch := list(islice(cuts, INSERT_BATCH)):
             records = as_json(as_records(batch, first_no=number + count + 1))
             ledger.execute("insert_chunks", **place, wave=wave, parent_no=None, state="planned", chunks=records)
@@ -87,7 +83,10 @@ class UpdateKind:
         return len(halves)
 
     def drift(self, context: Context, ledger: Ledger, run: Run, step: StepRow) -> int:
-        statements = update_sql(context, ledger.transaction, update_step(context, step), run)
+        spec = update_step(context, step)
+        if sweeps(spec, step) and not skipped_bounds(ledger, step):
+            return 0
+        statements = update_sql(context, ledger.transaction, spec, run)
         return int(ledger.transaction.row(statements.statement("count_todo"), run_values(run)).n)
 
     @staticmethod
@@ -156,6 +155,17 @@ def update_step(context: Context, step: StepRow) -> UpdateStep:
     if not isinstance(spec, UpdateStep):
         raise BadInputError(f"step '{step.name}' is no update step any more", file=context.job.path)
     return spec
+
+
+def sweeps(spec: UpdateStep, step: StepRow) -> bool:
+    """Whether another wave may be planned: the first one always, later ones for rows that came late."""
+    return step.wave < 0 or (spec.late_rows == "sweep" and step.wave < spec.max_rounds)
+
+
+def skipped_bounds(ledger: Ledger, step: StepRow) -> list[Bounds]:
+    """The parts of the key space that an operator decided to leave undone."""
+    rows = ledger.rows("skipped_chunks", run_id=step.run_id, step_no=step.step_no)
+    return [Bounds(row.lo, row.hi, row.is_null, name=f"skip{index}") for index, row in enumerate(rows)]
 
 
 def bounds_of(chunk: ChunkRow) -> Bounds:
