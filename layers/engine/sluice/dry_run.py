@@ -210,7 +210,8 @@ def explain(
     for depth, node in walk(tree[0]["Plan"]):
         relation = node.get("Relation Name", "")
         lines.append(f"{'  ' * depth}{node['Node Type']} {relation}".rstrip() + f" rows={node['Plan Rows']}")
-        if node["Node Type"] != "Seq Scan":
+        # An InitPlan that is a bare scan answers EXISTS: it stops at the first row.
+        if node["Node Type"] != "Seq Scan" or node.get("Parent Relationship") == "InitPlan":
             continue
         read = Ledger(transaction).row("table_rows", schema=node["Schema"], table=relation).n
         if read > max(GROWS_BEYOND * rows, SMALL_TABLE_ROWS):
