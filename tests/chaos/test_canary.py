@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psycopg2
 import pytest
 
 from infra.local.processes import wait_until
 from infra.local.stack import LocalStack
+from sluice.databases.postgres import classify
 from sluice.observability import RedactingFormatter
 from tests.chaos.arena import arena, run_sql
 
@@ -33,6 +35,10 @@ SPELLINGS = (
 CANARY = re.compile(r"987(?:\D|\\u\d{4}|%[0-9A-F]{2}|&#?\w+;){0,12}65(?:\D|\\u\d{4}|%[0-9A-F]{2}|&#?\w+;){0,12}4321")
 JOBS = ("copies", "duplicate", "cast", "refused", "trap", "slow", "step", "uneven")
 ROWS = 60
+TRAPS = (
+    "P0001", "23505", "45000", "55000", "40001", "55P03", "08006", "57014", "42501", "42601", "0A000", "58000", "HV000",
+    "38000", "dynamic", "cast", "assert",
+)  # fmt: skip
 
 
 def test_the_pattern_finds_every_spelling() -> None:
@@ -47,6 +53,25 @@ def test_the_log_masks_what_looks_like_a_number() -> None:
     line = RedactingFormatter().format(record)
     assert not CANARY.search(line)
     assert "caregiver ***-**-**** refused" in line
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_no_error_of_a_function_quotes_it(database: str, trap: str) -> None:
+    run_sql(database, (HERE / "canary" / "schema.sql").read_text())
+    run_sql(database, 'INSERT INTO canary.visits ("ID", "SSN") VALUES (1, %s)', SPELLINGS[0])
+    with pytest.raises(psycopg2.Error) as caught:
+        run_sql(database, 'UPDATE canary.visits SET "Trap" = %s', trap)
+    assert CANARY.search(str(caught.value)), "the database did not quote it"
+    error = classify(caught.value)
+    assert not CANARY.search(f"{error} {error.facts}")
+    assert error.facts["sqlstate"] == caught.value.pgcode
+
+
+def test_the_servers_own_words_are_kept(database: str) -> None:
+    for statement, words in (("SELECT FROM nowhere", 'relation "nowhere" does not exist'), ("SELEC 1", "syntax error")):
+        with pytest.raises(psycopg2.Error) as caught:
+            run_sql(database, statement)
+        assert words in str(classify(caught.value))
 
 
 @dataclass
@@ -98,7 +123,7 @@ def evidence() -> Iterator[Evidence]:
 
 
 def fill(stack: LocalStack) -> None:
-    run_sql(stack.dsn, (HERE / "canary" / "schema.sql").read_text().replace("%", "%%"))
+    run_sql(stack.dsn, (HERE / "canary" / "schema.sql").read_text())
     # Visits 8 and 9 are one key group.
     run_sql(
         stack.dsn,

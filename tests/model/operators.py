@@ -44,14 +44,18 @@ def steer(scenario: Scenario, state: State, number: int) -> Iterator[Move]:
 
 
 def take_up(scenario: Scenario, state: State, number: int) -> Iterator[Move]:
-    """Make a run active again: by its run key after a failure (same generation), or by a reset (the next one)."""
+    """Make a run active again: with its open and quarantined chunks (same generation), or by a reset (the next)."""
     run, rules = state.runs[number - 1], scenario.rules
     others = state._replace(runs=state.runs[: number - 1] + state.runs[number:])
     if not target_is_free(scenario, others) or (rules.newest_run and number < len(state.runs)):
         return
-    if run.state == "failed" and not any(c.state == "quarantined" for c in state.chunks if c.run == number):
+    if run.state in ("failed", "cancelled"):
         runs = change_run(state, number, run._replace(state="running", desired="run"))
-        yield (HELP, f"starts run {number} again by its key"), state._replace(runs=runs)
+        chunks = tuple(
+            chunk._replace(state="planned") if chunk.run == number and chunk.state == "quarantined" else chunk
+            for chunk in state.chunks
+        )
+        yield (HELP, f"takes run {number} up again"), state._replace(runs=runs, chunks=chunks)
     if run.generation < scenario.generations and is_drained(scenario, state, number):
         yield from reset(scenario, state, number)
 
@@ -87,26 +91,23 @@ def treat_chunk(scenario: Scenario, state: State, number: int) -> Iterator[Move]
         if "quarantine" in scenario.operator:
             chunks = change_chunk(state.chunks, number, chunk._replace(state="quarantined"))
             yield (TROUBLE, f"chunk {number} is quarantined"), state._replace(chunks=chunks)
-        if "split" in scenario.operator:
-            yield from split(state, number)
-    if chunk.state == "quarantined" and (not rules.newest_run or chunk.run == len(state.runs)):
-        others = state._replace(runs=state.runs[: chunk.run - 1] + state.runs[chunk.run :])
-        if run.state in ACTIVE or (run.state == "failed" and target_is_free(scenario, others)):
-            chunks = change_chunk(state.chunks, number, chunk._replace(state="planned"))
-            runs = change_run(state, chunk.run, run._replace(state="running"))
-            yield (HELP, f"retries chunk {number}"), state._replace(chunks=chunks, runs=runs)
+    if chunk.state in ("planned", "marked", "quarantined") and "split" in scenario.operator:
+        yield from split(state, number)
+    if chunk.state == "quarantined":
+        chunks = change_chunk(state.chunks, number, chunk._replace(state="planned"))
+        yield (HELP, f"retries chunk {number}"), state._replace(chunks=chunks)
 
 
 def split(state: State, number: int) -> Iterator[Move]:
-    """Two children with the parent's state, cut between the keys that are still to do."""
+    """Two planned children, cut between the keys that are still to do."""
     parent = state.chunks[number]
     keys = sorted({row.key for row in state.rows if parent.has(row) and to_do(row, parent.run)})
     if len(keys) < 2:
         return
     cut = keys[(len(keys) - 1) // 2]
     children = (
-        Chunk(parent.lo, cut, parent.state, parent.run, parent.generation, parent.late),
-        Chunk(cut + 1, parent.hi, parent.state, parent.run, parent.generation, parent.late),
+        Chunk(parent.lo, cut, "planned", parent.run, parent.generation, parent.late),
+        Chunk(cut + 1, parent.hi, "planned", parent.run, parent.generation, parent.late),
     )
     chunks = (*change_chunk(state.chunks, number, parent._replace(state="split")), *children)
     yield (TROUBLE, f"chunk {number} is split after key {cut}"), state._replace(chunks=chunks)

@@ -21,8 +21,10 @@ that is gone while its statement runs on: the locks stay for as long as they lik
 run row or the chunk for themselves, so they wait for T1 and T2 and then see no half-done work. Only a pause waits for
 nobody; it counts from the next transaction on.
 
-*Fused.* T2 alone, on a chunk that is planned; its transaction writes planned -> marked -> done (or planned again), so
-the ledger's table of transitions is the same for all modes.
+*Modes.* visible: T1, then T2. fused: T2 alone, without the flag test, on a chunk that is planned. run: T1 of every
+chunk before the first T2; what was not marked with the others is no longer looked for by T2, but by the next wave.
+
+A run has one step here, so the end of the step and of the run are one move.
 
 Not modelled: time (no lease, timeout, back-off, limit of rounds or attempts: nothing here may depend on them), fairness
 (liveness means that success can be reached, not how soon), the manifest in S3, key values and collations, the NULL
@@ -147,7 +149,7 @@ def commit(scenario: Scenario, state: State, session: Session) -> State:
         return state._replace(rows=rows, chunks=change_chunk(state.chunks, number, chunk), marks=state.marks + marks)
     rows = change_rows(state, session.held, lambda row: applied(scenario.rules, row, chunk.run))
     updated = chunk.updated + len(session.held)
-    verdict = noted(scenario.rules, chunk, t2_verdict(scenario.rules, rows, chunk, len(session.held)))
+    verdict = noted(scenario.rules, chunk, t2_verdict(scenario, rows, chunk, len(session.held)))
     chunks = change_chunk(state.chunks, number, chunk._replace(state=verdict, updated=updated))
     used = sum(state.rows[n].flag for n in session.held)
     return state._replace(rows=rows, chunks=chunks, marks=state.marks - used)
@@ -167,17 +169,23 @@ def applied(rules: Rules, row: Row, run: int) -> Row:
     )
 
 
-def t2_verdict(rules: Rules, rows: tuple[Row, ...], chunk: Chunk, count: int) -> str:
+def t2_verdict(scenario: Scenario, rows: tuple[Row, ...], chunk: Chunk, count: int) -> str:
     """
     The ledger state that T2 commits: done when nothing visible is left to do in the range, else planned again.
 
-    In the fused mode the same transaction passes through `marked`. Without the stamp nobody can say which rows
-    are left; then T2 can only compare counts, and quarantine the chunk when marks are missing.
+    Without the stamp nobody can say which rows are left; then T2 can only compare counts, and quarantine the chunk
+    when marks are missing.
     """
+    rules = scenario.rules
     if not rules.stamp:
         return "done" if count == chunk.marked or not rules.post_check else "quarantined"
-    left = any(chunk.has(row) and to_do(row, chunk.run) for row in rows)
+    left = any(is_expected(scenario, chunk, row) for row in rows)
     return "planned" if left and rules.post_check else "done"
+
+
+def is_expected(scenario: Scenario, chunk: Chunk, row: Row) -> bool:
+    """A chunk may not be done while this row is as it is; in the mode `run` only marked rows are the chunk's."""
+    return chunk.has(row) and to_do(row, chunk.run) and (row.flag or scenario.mode != "run")
 
 
 def plan(scenario: Scenario, state: State) -> Iterator[Move]:

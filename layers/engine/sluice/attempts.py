@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 from math import isinf
 
 from sluice.context import Context
-from sluice.errors import ChunkBusyError, DeadlineNearError, SluiceError, StatementTimeoutError, TransientError
+from sluice.errors import (
+    BadInputError,
+    ChunkBusyError,
+    DeadlineNearError,
+    SluiceError,
+    StaleGenerationError,
+    StatementTimeoutError,
+    TerminalError,
+    TransientError,
+)
 from sluice.ledger import Ledger, Run, StepRow
 
 LOST = "the worker was gone before it could say how it ended"
@@ -101,13 +110,19 @@ def end(context: Context, attempt: Attempt, outcome: str, error: SluiceError | N
 
 
 def outcome_of(error: SluiceError) -> str:
-    """How the ledger counts an error: a held lock and a near deadline say nothing against the chunk."""
+    """How the ledger counts an error.
+
+    A held lock, a near deadline and a reset say nothing against the chunk; what the database or the job's SQL refused
+    would be refused again.
+    """
     match error:
-        case ChunkBusyError() | DeadlineNearError():
+        case ChunkBusyError() | DeadlineNearError() | StaleGenerationError():
             return "stopped"
         case TransientError():
             return "transient"
         case StatementTimeoutError():
             return "timeout"
+        case TerminalError() | BadInputError():
+            return "fatal"
         case _:
             return "failed"

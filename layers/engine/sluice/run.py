@@ -248,7 +248,7 @@ def next_round(
 
 
 def settle_failures(context: Context, ledger: Ledger, run: Run, step: StepRow, kind: Kind) -> None:
-    """Count attempts that vanished, split chunks that ran out of time twice, set aside those that failed too often."""
+    """Count attempts that vanished, split chunks that ran out of time twice, set aside those that will not succeed."""
     place = {"run_id": run.run_id, "step_no": step.step_no}
     ledger.execute("lose_attempts", **place, chunk_no=None, error=LOST)
     for row in ledger.rows("slow_chunks", **place):
@@ -259,7 +259,8 @@ def settle_failures(context: Context, ledger: Ledger, run: Run, step: StepRow, k
         "exhausted_chunks", **place, max_failures=most.max_failures, max_transient=most.max_transient
     )
     for row in exhausted:
-        quarantine(ledger, place, row.chunk_no, f"failed too often, last with {row.last_code}: {row.last_error}")
+        how = "failed" if row.fatal else "failed too often, last"
+        quarantine(ledger, place, row.chunk_no, f"{how} with {row.last_code}: {row.last_error}")
 
 
 def quarantine(ledger: Ledger, place: Mapping[str, int], chunk_no: int, reason: str) -> None:

@@ -59,7 +59,8 @@ UPDATE sluice.attempt SET cancelled_at = coalesce(cancelled_at, clock_timestamp(
 FROM stopped WHERE attempt.attempt_id = stopped.attempt_id;
 
 -- end_attempt
--- Writes down how an attempt ended and counts it on the chunk: failures, timeouts and transient errors apart.
+-- Writes down how an attempt ended and counts it on the chunk: failures, timeouts and transient errors apart; after a
+-- fatal one no other attempt is made.
 WITH ended AS (
     UPDATE sluice.attempt
     SET ended_at = clock_timestamp(), outcome = :outcome, code = :code, error = :error
@@ -70,8 +71,9 @@ UPDATE sluice.chunk
 SET failures = failures + CASE WHEN :outcome = 'failed' THEN 1 ELSE 0 END,
     timeouts = timeouts + CASE WHEN :outcome = 'timeout' THEN 1 ELSE 0 END,
     transients = transients + CASE WHEN :outcome = 'transient' THEN 1 ELSE 0 END,
+    fatal = fatal OR :outcome = 'fatal',
     last_code = :code,
     last_error = :error
 FROM ended
 WHERE chunk.run_id = ended.run_id AND chunk.step_no = ended.step_no AND chunk.chunk_no = ended.chunk_no
-  AND :outcome IN ('failed', 'timeout', 'transient');
+  AND :outcome IN ('failed', 'fatal', 'timeout', 'transient');

@@ -77,11 +77,11 @@ SELECT (SELECT count(*) FROM sluice.chunk
         WHERE run_id = :run_id AND step_no = :step_no AND severity = 'error' AND row_count > 0) AS n;
 
 -- exhausted_chunks
--- Open chunks that failed as often as they may.
-SELECT chunk_no, last_code, last_error, failures, transients
+-- Open chunks that failed as often as they may, or in a way that the next attempt would repeat.
+SELECT chunk_no, last_code, last_error, fatal
 FROM sluice.chunk
 WHERE run_id = :run_id AND step_no = :step_no AND state IN ('planned', 'marked')
-  AND (failures >= :max_failures OR transients >= :max_transient)
+  AND (fatal OR failures >= :max_failures OR transients >= :max_transient)
 ORDER BY chunk_no;
 
 -- slow_chunks
@@ -122,7 +122,7 @@ WITH applied AS (
     SET state = CAST(CASE WHEN :rows_left = 0 THEN 'done' ELSE 'planned' END AS sluice.chunk_state),
         rows_updated = rows_updated + :n,
         rounds = rounds + 1,
-        failures = 0, transients = 0, timeouts = 0,
+        failures = 0, transients = 0, timeouts = 0, fatal = false,
         started_at = coalesce(started_at, clock_timestamp()),
         done_at = CASE WHEN :rows_left = 0 THEN clock_timestamp() END
     WHERE run_id = :run_id AND step_no = :step_no AND chunk_no = :chunk_no
@@ -140,7 +140,7 @@ FROM applied;
 WITH moved AS (
     UPDATE sluice.chunk
     SET state = CAST(:state AS sluice.chunk_state), last_error = coalesce(:reason, last_error),
-        failures = 0, transients = 0, timeouts = 0
+        failures = 0, transients = 0, timeouts = 0, fatal = false
     WHERE run_id = :run_id AND step_no = :step_no AND chunk_no = :chunk_no
     RETURNING generation
 )
@@ -150,7 +150,7 @@ SELECT :run_id, :step_no, :chunk_no, generation, :state, :reason FROM moved;
 -- take_back_planned
 -- Starts every chunk that is not finished anew under the run's new generation.
 UPDATE sluice.chunk
-SET state = 'planned', generation = generation + 1, failures = 0, transients = 0, timeouts = 0, rounds = 0
+SET state = 'planned', generation = generation + 1, failures = 0, transients = 0, timeouts = 0, fatal = false, rounds = 0
 WHERE run_id = :run_id AND state IN ('planned', 'marked', 'quarantined');
 
 -- raise_generation

@@ -68,7 +68,7 @@ WITH happened AS (
     UNION ALL
     SELECT attempt.ended_at, 0, 1
     FROM sluice.attempt JOIN sluice.step USING (run_id, step_no)
-    WHERE attempt.run_id = :run_id AND attempt.outcome IN ('transient', 'timeout', 'failed', 'lost')
+    WHERE attempt.run_id = :run_id AND attempt.outcome IN ('transient', 'timeout', 'failed', 'fatal', 'lost')
       AND step.kind NOT IN ('sql', 'check')
 ), spanned AS (
     SELECT at, rows, setbacks, greatest(width_bucket(at, CAST(:starts AS timestamptz[])), 1) AS span FROM happened

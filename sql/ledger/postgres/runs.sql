@@ -67,7 +67,7 @@ UPDATE sluice.run SET job_sha256 = :job_sha256 WHERE run_id = :run_id;
 -- reopen_quarantined
 -- Gives the chunks in quarantine a new start.
 UPDATE sluice.chunk
-SET state = 'planned', failures = 0, transients = 0, timeouts = 0, rounds = 0
+SET state = 'planned', failures = 0, transients = 0, timeouts = 0, fatal = false, rounds = 0
 WHERE run_id = :run_id AND state = 'quarantined';
 
 -- forget_checks

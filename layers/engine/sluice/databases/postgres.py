@@ -33,7 +33,9 @@ LOCK_TIMEOUT_SECONDS = 5.0
 IDLE_TIMEOUT_SECONDS = 30.0
 LEAST_BUDGET_SECONDS = 1.0
 LIMIT_STEP_SECONDS = 1.0
-MESSAGE_HOLDS_DATA = ("22", "23", "P0", "XX")
+MESSAGE_HOLDS_DATA = ("22", "23", "38", "39", "HV", "P0", "XX")
+MESSAGE_IS_THE_SERVERS = ("08", "25", "40", "53", "55", "57")
+PROCEDURAL_LANGUAGES = ("pl_", "plpy", "plperl", "pltcl")
 BAD_CREDENTIALS = ("28P01", "28000")
 
 
@@ -275,8 +277,8 @@ def engine_errors() -> Iterator[None]:
 def classify(error: psycopg2.Error) -> SluiceError:
     """The engine's error for a driver's error, by SQLSTATE.
 
-    Messages of data errors (classes 22, 23 and what triggers raise) quote values, so only the condition and the names
-    of table, column and constraint are kept of them. Source of the classes: PostgreSQL, appendix A.
+    Messages of data errors and of functions may quote values, so only the condition and the names of table, column
+    and constraint are kept of them. Source of the classes: PostgreSQL, appendix A.
     """
     state = error.pgcode or ""
     text = describe(error)
@@ -300,6 +302,7 @@ def describe(error: psycopg2.Error) -> str:
     diag, state = error.diag, error.pgcode
     if state is None:
         return "the connection to the database was lost"
+    text = type(error).__name__ if quotes_data(error) else diag.message_primary
     names = [
         f"{what} {name}"
         for what, name in (
@@ -307,12 +310,24 @@ def describe(error: psycopg2.Error) -> str:
             ("column", diag.column_name),
             ("constraint", diag.constraint_name),
         )
-        if name
+        if name and not is_raised(error)
     ]
-    condition = type(error).__name__
-    if state[:2] in MESSAGE_HOLDS_DATA:
-        return " ".join([f"{condition} ({state})", *names])
-    return " ".join([f"{diag.message_primary} ({state})", *names])
+    return " ".join([f"{text} ({state})", *names])
+
+
+def quotes_data(error: psycopg2.Error) -> bool:
+    """Whether the message may quote a row: that of a data error, and whatever a function had a hand in.
+
+    A trigger may raise any SQLSTATE with any text, and the SQL that it composes may hold a key.
+    """
+    kind = (error.pgcode or "")[:2]
+    in_function = error.diag.context is not None and kind not in MESSAGE_IS_THE_SERVERS
+    return kind in MESSAGE_HOLDS_DATA or in_function or is_raised(error)
+
+
+def is_raised(error: psycopg2.Error) -> bool:
+    """Whether a function in a procedural language worded the error, names of table and column included."""
+    return (error.diag.source_file or "").startswith(PROCEDURAL_LANGUAGES)
 
 
 class Connections:

@@ -20,6 +20,7 @@ def enter(ledger: Ledger, attempt: Attempt) -> ChunkRow | Outcome:
             generation=attempt.run.generation, current=chunk.generation, chunk_no=attempt.chunk_no
         )
     if chunk.state in SETTLED:
+        ledger.execute("end_attempt", attempt_id=attempt.attempt_id, outcome="settled", code=None, error=None)
         return Outcome(chunk.state, chunk.rows_updated)
     if chunk.run_state != "running":
         return Outcome("stopped", chunk.rows_updated, f"the run is {chunk.run_state}")

@@ -88,6 +88,7 @@ CREATE TABLE sluice.chunk (
     timeouts     integer NOT NULL DEFAULT 0,
     failures     integer NOT NULL DEFAULT 0,
     transients   integer NOT NULL DEFAULT 0,
+    fatal        boolean NOT NULL DEFAULT false,
     rows_marked  bigint NOT NULL DEFAULT 0,
     rows_updated bigint NOT NULL DEFAULT 0,
     started_at   timestamptz,
@@ -112,7 +113,7 @@ CREATE TABLE sluice.attempt (
     started_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     cancelled_at  timestamptz,
     ended_at      timestamptz,
-    outcome       text CHECK (outcome IN ('done', 'marked', 'settled', 'stopped', 'held', 'transient', 'timeout', 'failed', 'lost')),
+    outcome       text CHECK (outcome IN ('done', 'marked', 'settled', 'stopped', 'held', 'transient', 'timeout', 'failed', 'fatal', 'lost')),
     code          text,
     error         text,
     FOREIGN KEY (run_id, step_no, chunk_no) REFERENCES sluice.chunk ON DELETE CASCADE

@@ -100,7 +100,7 @@ CROSS JOIN LATERAL (
 ) AS step
 CROSS JOIN LATERAL (
     SELECT count(*) AS attempts,
-           count(*) FILTER (WHERE outcome IN ('transient', 'timeout', 'failed', 'lost')) AS attempts_failed,
+           count(*) FILTER (WHERE outcome IN ('transient', 'timeout', 'failed', 'fatal', 'lost')) AS attempts_failed,
            count(*) FILTER (WHERE ended_at IS NULL) AS attempts_open,
            greatest(max(started_at), max(ended_at)) AS last_at
     FROM sluice.attempt
