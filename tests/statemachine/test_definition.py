@@ -143,6 +143,31 @@ def test_terminal_errors_come_first_and_the_wildcard_alone_and_last(name: str) -
         assert min(last, entry.get("MaxDelaySeconds", last)) <= 120
 
 
+@pytest.mark.parametrize(
+    ("error", "states", "interval", "attempts", "backoff", "ceiling"),
+    [
+        ("Lambda.TooManyRequestsException", set(TASKS) - {"Finish after error"}, 2, 8, 2, 60),
+        ("Lambda.ServiceException", set(TASKS) - set(FINISH), 2, 6, 2, 30),
+        # A row that the application holds may be held for minutes.
+        ("ChunkBusyError", {"Plan round"}, 5, 20, 1.5, 120),
+        ("ChunkBusyError", {"Process chunk"}, 5, 20, 1.5, 60),
+        # The next round comes back to a chunk; nothing comes back to these.
+        ("DatabaseUnavailableError", {"Process chunk"}, 5, 5, 2, 60),
+        ("DatabaseUnavailableError", {"Validate config"}, 5, 6, 2, 120),
+        ("DatabaseUnavailableError", {"Plan round"}, 5, 20, 1.5, 120),
+        ("States.ALL", set(FINISH), 5, 8, 2, 120),
+        ("Runtime.ExitError", set(TASKS) - set(FINISH), 35, 2, 2, None),
+    ],
+)
+def test_retries_are_these(
+    error: str, states: set[str], interval: int, attempts: int, backoff: float, ceiling: int | None
+) -> None:
+    for state in states:
+        (entry,) = [entry for entry in STATES[state]["Retry"] if error in entry["ErrorEquals"]]
+        found = [entry.get(name) for name in ("IntervalSeconds", "MaxAttempts", "BackoffRate", "MaxDelaySeconds")]
+        assert found == [interval, attempts, backoff, ceiling], state
+
+
 def test_crash_and_timeout_are_retried_only_when_the_lost_session_is_gone() -> None:
     """The server notices a vanished client within 5 s and ends an idle transaction after 30 s: jitter would cut it."""
     for name in ("Validate config", "Plan round", "Process chunk"):

@@ -106,6 +106,10 @@ SELECT count(*) FILTER (WHERE {stamped}) AS stamped,
        count(*) FILTER (WHERE {claimed}) AS claimed
 FROM {target} AS t;
 
+-- analyze_stamp
+-- Tells the planner how many rows carry the run's stamp: from before the run it expects none.
+ANALYZE {target} ({stamp});
+
 -- disagreeing_rows
 -- Rows stamped by this run whose stored values differ from the job's SELECT.
 WITH chunk AS (

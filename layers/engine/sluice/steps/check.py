@@ -25,6 +25,7 @@ class Check:
     description: str
     severity: str
     query: sql.Composable
+    before: sql.Composable | None = None
 
 
 class CheckKind:
@@ -52,6 +53,8 @@ class CheckKind:
                 "check_description": check.description,
                 "check_severity": check.severity,
             }
+            if check.before is not None:
+                transaction.execute(check.before)
             found = transaction.row(template("record_finding", check=check.query), values).row_count
             applied(ledger, attempt, 0)
         return Outcome("done", found)
@@ -86,6 +89,7 @@ class CheckKind:
                     f"no row stamped by this run disagrees with the SELECT of step {update.name}",
                     "error",
                     statements.statement("disagreeing_rows"),
+                    before=statements.statement("analyze_stamp"),
                 )
             )
         return checks

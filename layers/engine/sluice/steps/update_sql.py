@@ -71,6 +71,7 @@ class UpdateSql:
             "key_texts": sql.SQL(", ").join(sql.SQL("CAST({} AS text)").format(key) for key in self._keys()),
             "key_is_null": self._key_is_null(),
             "todo": self._todo(),
+            "stamp": sql.Identifier(spec.stamp),
             "stamped": sql.SQL("{} IS NOT DISTINCT FROM {}").format(self._of_target(spec.stamp), self._stamp_value()),
             "claimed": self._claimed(),
             "settled": self._settled(),
