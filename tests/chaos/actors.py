@@ -31,11 +31,14 @@ LONG_FREEZE_SECONDS = 45.0
 
 @dataclass
 class Scene:
-    """What all actors share. `run_id` is the run that is disturbed now, None between runs."""
+    """What all actors share. `run_id` is the run that is disturbed now, None between runs.
+
+    at_once: executions of the run that are kept going.
+    """
 
     stack: LocalStack
     seed: int
-    jobs: dict[str, Job] = field(default_factory=dict)
+    at_once: int = 2
     counts: Counter[str] = field(default_factory=Counter)
     answers: list[dict[str, Any]] = field(default_factory=list)
     executions: list[str] = field(default_factory=list)

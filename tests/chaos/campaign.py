@@ -38,7 +38,6 @@ from tests.chaos.arena import arena, facts_of, invocations_killed
 HERE = Path(__file__).parent
 MODES = ("visible", "fused", "run")
 CLOCK_SPEED = 50.0
-AT_ONCE = 2
 MOST_EXECUTIONS = 200
 RUN_SECONDS = 900.0
 
@@ -75,13 +74,17 @@ def chaos(*, kills: int, seed: int, rows: int, say: Callable[[str], None] = prin
 
 
 def control(*, kills: int, seed: int, rows: int, say: Callable[[str], None] = print) -> Result:
-    """The same for the first design, without the operator, whom it does not know."""
+    """The same for the first design, without the operator, whom it does not know.
+
+    One execution at a time: two would do every row twice without any monkey.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="sluice-naive-") as functions,
         arena(HERE / "pack", clock_speed=CLOCK_SPEED, functions=first_design(Path(functions))) as stack,
     ):
         prepare(stack, rows, seed, HERE / "naive" / "schema.sql")
         scene = Scene(stack, seed)
+        scene.at_once = 1
         work(scene, monkey(scene, rows, kills), kills, say, lambda number: None)
         account = compare(stack.dsn)
         times = [f"run {run_id}: {listed(applied)}" for run_id, applied in account.applied.items()]
@@ -148,7 +151,7 @@ def work(
 
 
 def one_run(scene: Scene, actors: list[Actor], kills: float, run_key: str, job: Job | None) -> RunRow:
-    """Keep two executions of one run going until it has succeeded and none of them is left; gives the run.
+    """Keep enough executions of one run going until it has succeeded and none of them is left; gives the run.
 
     Once there were so many kills in all, the run is left in peace.
     """
@@ -165,7 +168,7 @@ def one_run(scene: Scene, actors: list[Actor], kills: float, run_key: str, job: 
         if run is not None and run.state == "succeeded" and not alive:
             return run
         if run is None or (run.state != "succeeded" and run.desired == "run"):
-            for _ in range(AT_ONCE - len(alive)):
+            for _ in range(scene.at_once - len(alive)):
                 arn = states.start_execution(stateMachineArn=scene.stack.state_machine_arn, input=text)["executionArn"]
                 mine.append(arn)
                 scene.executions.append(arn)

@@ -141,6 +141,17 @@ class World:
             )
         ]
 
+    def digest(self) -> str:
+        """What is committed, in data and ledger, as one value; times and names of sessions left out."""
+        one = sql.SQL("SELECT {} || (to_jsonb(t) - %(volatile)s::text[])::text AS line FROM {} AS t")
+        lines = sql.SQL(" UNION ALL ").join(
+            one.format(sql.Literal(".".join(table.strings)), table) for table in self.tables()
+        )
+        statement = sql.SQL("SELECT md5(string_agg(line, chr(10) ORDER BY line)) FROM ({}) AS lines").format(lines)
+        with self._session.cursor() as cursor:
+            cursor.execute(statement, {"volatile": VOLATILE})
+            return str(cursor.fetchall()[0][0])
+
     def save(self) -> None:
         """Keep this moment for `restore`."""
         self.sql("DROP SCHEMA IF EXISTS saved CASCADE; CREATE SCHEMA saved")
@@ -176,6 +187,12 @@ class World:
         found = self.sql("SELECT run_id FROM sluice.run")
         return int(str(found[0][0])) if found else None
 
+
+# What differs from one life of the same database to the next: moments, sessions, random numbers.
+VOLATILE = [
+    "run_ts", "opened_at", "finished_at", "changed_at", "held_since", "started_at", "done_at", "checked_at", "applied_at",
+    "ended_at", "cancelled_at", "lease_until", "backend_start", "at", "attempt_id", "event_id", "pid", "UpdatedDate",
+]  # fmt: skip
 
 BALANCE = """
 WITH target AS (

@@ -88,12 +88,14 @@ class Fault:
     """Lets the connection fail at the k-th place that it passes.
 
     how: `gone` raises Crash there, `cut` leaves the process alive with a dead connection. fired: the place, once hit.
+    commits: how many transactions were committed until then.
     """
 
     def __init__(self, how: str, at: int) -> None:
         self.how = how
         self.left = at
         self.fired: str | None = None
+        self.commits = 0
         self._is_first = True
 
     def disarm(self) -> None:
@@ -104,6 +106,7 @@ class Fault:
         if self.how == "gone" and place == STATEMENT and not self._is_first and not in_transaction(connection):
             return  # the same moment as after the COMMIT before it
         self._is_first = False
+        self.commits += place == COMMITTED and self.fired is None
         self.left -= 1
         if self.left != 0:
             return

@@ -128,7 +128,7 @@ def reopen(context: Context, ledger: Ledger, run: Run) -> None:
     """Take up a run that ended: chunks in quarantine and failed checks get a new start."""
     ledger.execute("reopen_run", run_id=run.run_id, job_sha256=context.job.sha256)
     again = ledger.execute("reopen_quarantined", run_id=run.run_id)
-    ledger.execute("forget_checks", run_id=run.run_id)
+    ledger.execute("ask_again", run_id=run.run_id)
     ledger.execute("reopen_steps", run_id=run.run_id)
     ledger.event(run.run_id, "reopened", n=again)
 

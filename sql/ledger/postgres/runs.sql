@@ -70,13 +70,16 @@ UPDATE sluice.chunk
 SET state = 'planned', failures = 0, transients = 0, timeouts = 0, fatal = false, rounds = 0
 WHERE run_id = :run_id AND state = 'quarantined';
 
--- forget_checks
--- Lets the checks of a run that is taken up again be asked anew.
+-- ask_again
+-- Lets the checks of a run that is taken up again be asked anew, and forgets what they found.
 WITH forgotten AS (
-    DELETE FROM sluice.chunk USING sluice.step
-    WHERE chunk.run_id = :run_id AND step.run_id = :run_id AND step.step_no = chunk.step_no AND step.kind = 'check'
+    DELETE FROM sluice.finding WHERE run_id = :run_id
 )
-UPDATE sluice.step SET wave = -1, finished_at = NULL WHERE run_id = :run_id AND kind = 'check';
+UPDATE sluice.chunk
+SET state = 'planned', generation = chunk.generation + 1, done_at = NULL
+FROM sluice.step
+WHERE chunk.run_id = :run_id AND step.run_id = :run_id AND step.step_no = chunk.step_no
+  AND step.kind = 'check' AND chunk.state = 'done';
 
 -- reopen_steps
 -- Lets the steps that have open chunks again be worked again.

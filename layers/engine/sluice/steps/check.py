@@ -35,8 +35,6 @@ class CheckKind:
         return []
 
     def plan(self, context: Context, ledger: Ledger, run: Run, step: StepRow) -> int:
-        if step.wave >= 0:
-            return 0
         return plan_units(ledger, step, len(self._checks(context, ledger.transaction, run, step)))
 
     def work(self, context: Context, attempt: Attempt) -> Outcome:
@@ -45,7 +43,11 @@ class CheckKind:
             chunk = enter(ledger, attempt)
             if isinstance(chunk, Outcome):
                 return chunk
-            check = self._checks(context, transaction, attempt.run, attempt.step)[attempt.chunk_no - 1]
+            checks = self._checks(context, transaction, attempt.run, attempt.step)
+            if attempt.chunk_no > len(checks):
+                applied(ledger, attempt, 0)
+                return Outcome("done", reason="the job has no such check any more")
+            check = checks[attempt.chunk_no - 1]
             values = {
                 **run_values(attempt.run),
                 "step_no": attempt.step.step_no,

@@ -20,8 +20,6 @@ class SqlKind:
         return []
 
     def plan(self, context: Context, ledger: Ledger, run: Run, step: StepRow) -> int:
-        if step.wave >= 0:
-            return 0
         return plan_units(ledger, step, 1)
 
     def work(self, context: Context, attempt: Attempt) -> Outcome:
@@ -58,9 +56,12 @@ def run_file(context: Context, transaction: Transaction, spec: SqlStep, run: Run
 
 
 def plan_units(ledger: Ledger, step: StepRow, number: int) -> int:
-    """Add that many chunks without bounds; gives their number."""
-    records = as_records([Cut(None, None, 0, 0)] * number, first_no=1)
+    """Let the step have that many chunks without bounds; gives the number of new ones."""
     place = {"run_id": step.run_id, "step_no": step.step_no}
+    there = ledger.row("last_chunk_no", **place).chunk_no
+    if there >= number:
+        return 0
+    records = as_records([Cut(None, None, 0, 0)] * (number - there), first_no=there + 1)
     ledger.execute("insert_chunks", **place, wave=0, parent_no=None, state="planned", chunks=as_json(records))
     ledger.execute("planned", **place, wave=0, phase="work", rows=0)
-    return number
+    return number - int(there)
