@@ -9,7 +9,7 @@ UV_VERSION := 0.13.8
 
 ROWS ?= 50000
 
-.PHONY: help setup demo test check up down env invoke
+.PHONY: help setup demo test check chaos up down env invoke
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
@@ -39,6 +39,11 @@ test: $(VENV)/.ready check ## Pass all tests
 check: $(VENV)/.ready ## Lint and type-check
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+KILLS ?= 200
+SEED ?= 1
+chaos: $(VENV)/.ready ## Kill, freeze and disturb runs until KILLS workers died at work, then compare every row
+	@$(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED) --rows $(if $(filter file,$(origin ROWS)),20000,$(ROWS))
 
 # The local stack: PostgreSQL, Lambda, Step Functions and the rest of template.yaml on this machine.
 up: $(VENV)/.ready ## Start the local stack; prints its endpoint, DSN and ARNs

@@ -33,12 +33,13 @@ LONG_FREEZE_SECONDS = 45.0
 class Scene:
     """What all actors share. `run_id` is the run that is disturbed now, None between runs.
 
-    at_once: executions of the run that are kept going.
+    at_once: executions of the run that are kept going. slowness: stretches the time between two deeds.
     """
 
     stack: LocalStack
     seed: int
     at_once: int = 2
+    slowness: float = 1.0
     counts: Counter[str] = field(default_factory=Counter)
     answers: list[dict[str, Any]] = field(default_factory=list)
     executions: list[str] = field(default_factory=list)
@@ -71,7 +72,7 @@ class Actor(threading.Thread):
 
     def run(self) -> None:
         try:
-            while not self.over.wait(self.rng.expovariate(1 / self.every)):
+            while not self.over.wait(self.rng.expovariate(1 / self.every) * self.scene.slowness):
                 if self.scene.run() is not None:
                     self.act()
         except BaseException as error:
@@ -105,23 +106,38 @@ class Killer(Actor):
 
     def act(self) -> None:
         # A planner works seldom: it is waited for.
-        planner = self.rng.random() < 0.12
+        planner = self.rng.random() < 0.08
         after = self.rng.uniform(0, 0.03)
         if planner:
-            wait_until(lambda: self.over.is_set() or self._planner() is not None, 2, every=0.002)
-        victim = (self._planner() if planner else None) or self.choose("process-chunk")
-        if victim is None:
-            return
-        time.sleep(after)
-        with suppress(ProcessLookupError):
-            os.kill(victim.pid, signal.SIGKILL)
-            self.scene.count("kills sent")
+            wait_until(lambda: self.over.is_set() or self.choose("get-chunks") is not None, 1, every=0.002)
+        victim = (self.choose("get-chunks") if planner else self.choose("process-chunk")) or self.choose()
+        if victim is not None:
+            time.sleep(after)
+            kill(self.scene, victim)
 
-    def _planner(self) -> Busy | None:
-        for function in ("get-chunks", "finish-run", "validate-config"):
-            if found := self.choose(function):
-                return found
-        return None
+
+class Finisher(Actor):
+    """SIGKILL for every second worker that finishes a run: there are few of them, so none is missed."""
+
+    every = 0.01
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene)
+        self._seen: set[str] = set()
+
+    def act(self) -> None:
+        victim = self.choose("finish-run")
+        if victim is not None and victim.request_id not in self._seen:
+            self._seen.add(victim.request_id)
+            if self.rng.random() < 0.5:
+                time.sleep(self.rng.uniform(0, 0.08))
+                kill(self.scene, victim)
+
+
+def kill(scene: Scene, victim: Busy) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(victim.pid, signal.SIGKILL)
+        scene.count("kills sent")
 
 
 class Terminator(Actor):
@@ -144,7 +160,7 @@ class Terminator(Actor):
 class Freezer(Actor):
     """SIGSTOP for a worker; its chunk is given to another one meanwhile, then SIGCONT.
 
-    The first `long` of them last until the server has ended the frozen session's transaction.
+    Where the frozen worker holds the chunk, `long` times the others wait until the server ends its transaction.
     """
 
     every = 1.5
@@ -184,15 +200,22 @@ class Freezer(Actor):
 
     def _take_over(self, victim: Busy) -> None:
         """Another attempt at the frozen worker's chunk, until one gets through or it has been long enough."""
-        with self.scene.lock:
-            is_long, self.long = self.long > 0, self.long - 1
-        end = time.monotonic() + (LONG_FREEZE_SECONDS if is_long else TAKEOVER_SECONDS)
-        while time.monotonic() < end:
+        end, is_long = time.monotonic() + TAKEOVER_SECONDS, False
+        while not (self.over.is_set() and not is_long):
             if deliver_again(self.scene, victim) == "done":
-                self.scene.count("takeovers of frozen workers")
+                late = " whose transaction the server had to end" if is_long else ""
+                self.scene.count(f"takeovers of frozen workers{late}")
                 return
-            if self.over.wait(0.2) and not is_long:
-                return
+            if time.monotonic() > end:
+                if is_long or not self._may_be_long():
+                    return
+                end, is_long = end + LONG_FREEZE_SECONDS, True
+            self.over.wait(0.2)
+
+    def _may_be_long(self) -> bool:
+        with self.scene.lock:
+            self.long -= 1
+            return self.long >= 0
 
 
 class Repeater(Actor):

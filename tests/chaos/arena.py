@@ -27,12 +27,15 @@ def arena(pack: Path, *, clock_speed: float, functions: Path = REPOSITORY / "fun
     home = temporary_home()
     try:
         project = home / "project"
-        (project / "sql" / "packs").mkdir(parents=True)
-        (project / "sql" / "ledger").symlink_to(REPOSITORY / "sql" / "ledger")
-        (project / "sql" / "packs" / pack.name).symlink_to(pack)
-        (project / "functions").symlink_to(functions)
-        for name in ("layers", "statemachines"):
-            (project / name).symlink_to(REPOSITORY / name)
+        # Copies: whoever works on the engine meanwhile does not change it under a run.
+        for source, name in (
+            (functions, "functions"),
+            (REPOSITORY / "layers", "layers"),
+            (REPOSITORY / "statemachines", "statemachines"),
+            (REPOSITORY / "sql" / "ledger", "sql/ledger"),
+            (pack, f"sql/packs/{pack.name}"),
+        ):
+            shutil.copytree(source, project / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(REPOSITORY / "template.yaml", project)
         with LocalStack(
             template=project / "template.yaml",

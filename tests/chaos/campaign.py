@@ -23,6 +23,7 @@ from sluice.ledger import migrate
 from tests.chaos.account import Account, RunRow, compare, compare_ledger, listed, runs_of, tell
 from tests.chaos.actors import (
     Actor,
+    Finisher,
     Freezer,
     Killer,
     Operator,
@@ -38,6 +39,7 @@ from tests.chaos.arena import arena, facts_of, invocations_killed
 HERE = Path(__file__).parent
 MODES = ("visible", "fused", "run")
 CLOCK_SPEED = 50.0
+SLOW = 6.0
 MOST_EXECUTIONS = 200
 RUN_SECONDS = 900.0
 
@@ -105,6 +107,7 @@ def monkey(scene: Scene, rows: int, kills: int) -> list[Actor]:
     return [
         Application(scene, rows),
         Killer(scene),
+        Finisher(scene),
         Terminator(scene),
         Freezer(scene, long=2 if kills >= 100 else 0),
         Repeater(scene),
@@ -153,7 +156,7 @@ def work(
 def one_run(scene: Scene, actors: list[Actor], kills: float, run_key: str, job: Job | None) -> RunRow:
     """Keep enough executions of one run going until it has succeeded and none of them is left; gives the run.
 
-    Once there were so many kills in all, the run is left in peace.
+    Once there were so many kills in all, the monkey grows slow, so that the run comes to its end.
     """
     states = scene.stack.client("stepfunctions")
     text = json.dumps({"job": job.name if job else "naive", "run_key": run_key})
@@ -161,9 +164,9 @@ def one_run(scene: Scene, actors: list[Actor], kills: float, run_key: str, job: 
     end = time.monotonic() + RUN_SECONDS
     while True:
         run = find(scene, run_key)
-        disturbed = run and run.finished_at is None and invocations_killed(scene.stack.pool).total() < kills
         with scene.lock:
-            scene.run_id, scene.job = (run.run_id, job) if run and disturbed else (None, None)
+            scene.run_id, scene.job = (run.run_id, job) if run and run.finished_at is None else (None, None)
+            scene.slowness = 1.0 if invocations_killed(scene.stack.pool).total() < kills else SLOW
         alive = [arn for arn in mine if states.describe_execution(executionArn=arn)["status"] == "RUNNING"]
         if run is not None and run.state == "succeeded" and not alive:
             return run

@@ -124,6 +124,18 @@ TAKEN_AWAY: list[tuple[str, Rules, Scenario, str]] = [
     ("T1 marks rows that carry the stamp", Rules(mark_tests_stamp=False), MOVED, "I5 flag and stamp together"),
     ("flag outlives the stamp", Rules(flag_with_stamp=False), MOVED, "I5 flag and stamp together"),
     ("no post-check", Rules(post_check=False), RESET, "I4 false success"),
+    (
+        "the post-check counts only marked rows, and a manual reset came between",
+        Rules(counts_unmarked=False),
+        replace(RESET, mode="run"),
+        "I4 false success",
+    ),
+    (
+        "the post-check counts only marked rows, and the run had failed, which clears the flags",
+        Rules(counts_unmarked=False),
+        replace(FAILING, mode="run"),
+        "I4 false success",
+    ),
     ("no sweep", Rules(sweep=False), MOVED, "I23 success leaves rows to do"),
     ("late chunks reuse numbers", Rules(late_numbers=False), MOVED, "I9 forbidden ledger transition"),
     (

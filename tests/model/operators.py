@@ -87,10 +87,9 @@ def treat_chunk(scenario: Scenario, state: State, number: int) -> Iterator[Move]
     run = state.runs[chunk.run - 1]
     if rules.chunk_lock and any(session.chunk == number for session in state.sessions):
         return
-    if chunk.state in ("planned", "marked") and run.state in ACTIVE:
-        if "quarantine" in scenario.operator:
-            chunks = change_chunk(state.chunks, number, chunk._replace(state="quarantined"))
-            yield (TROUBLE, f"chunk {number} is quarantined"), state._replace(chunks=chunks)
+    if chunk.state in ("planned", "marked") and run.state in ACTIVE and "quarantine" in scenario.operator:
+        chunks = change_chunk(state.chunks, number, chunk._replace(state="quarantined"))
+        yield (TROUBLE, f"chunk {number} is quarantined"), state._replace(chunks=chunks)
     if chunk.state in ("planned", "marked", "quarantined") and "split" in scenario.operator:
         yield from split(state, number)
     if chunk.state == "quarantined":

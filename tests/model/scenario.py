@@ -17,6 +17,7 @@ class Rules:
     mark_tests_stamp: bool = True  # T1 marks only rows that are to do
     flag_with_stamp: bool = True  # the statement that stamps clears the flag
     post_check: bool = True  # T2 commits 'done' only when its range has nothing left to do
+    counts_unmarked: bool = True  # the post-check counts every row to do, whether it carries the flag or not
     sweep: bool = True  # the planner opens late chunks until nothing is left to do anywhere
     late_numbers: bool = True  # a late chunk gets a number of its own
     run_barrier: bool = True  # T1 and T2 hold the run row; what ends or resets a run waits for them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import psycopg2
@@ -50,6 +51,7 @@ DOUBLE = """
     flag: UpdateFlag
     stamp: UpdatedDate
     mark: MODE
+    late_rows: LATE
     chunk: {target_rows: 20, max_rows: 30}"""
 EXPECT = """
   - name: expect
@@ -80,18 +82,18 @@ class World:
     def __init__(self, dsn: str, folder: Path) -> None:
         self.dsn = dsn
         self._folder = folder
-        self._jobs: dict[tuple[str, bool], Job] = {}
+        self._jobs: dict[tuple[str, str, bool], Job] = {}
         self._session = psycopg2.connect(dsn)
         self._session.autocommit = True
         self._contexts: list[WatchedPostgres] = []
         self._restore = ""
         self.sql(SCHEMA + COUNTING)
 
-    def begin(self, mode: str, *, all_kinds: bool, with_ledger: bool) -> None:
+    def begin(self, mode: str, *, late: str = "sweep", all_kinds: bool = False, with_ledger: bool = True) -> None:
         """Forget everything and take the job with that mark, of an update alone or of a step of each kind."""
         self.hang_up()
         self.mode = mode
-        self.job = self._jobs.setdefault((mode, all_kinds), self._read_job(mode, all_kinds))
+        self.job = self._jobs.setdefault((mode, late, all_kinds), self._read_job(mode, late, all_kinds))
         self.sql("DELETE FROM public.visits; DELETE FROM public.journal")
         self.sql(VISITS)
         if not with_ledger:
@@ -101,11 +103,11 @@ class World:
             migrate(transaction)
         self.sql("DELETE FROM sluice.run")
 
-    def _read_job(self, mode: str, all_kinds: bool) -> Job:
-        folder = self._folder / f"{mode}_{all_kinds}" / "demo"
+    def _read_job(self, mode: str, late: str, all_kinds: bool) -> Job:
+        folder = self._folder / f"{mode}_{late}_{all_kinds}" / "demo"
         folder.mkdir(parents=True, exist_ok=True)
         steps = PREPARE + DOUBLE + EXPECT if all_kinds else DOUBLE
-        (folder / "demo.job.yaml").write_text(HEAD + steps.replace("MODE", mode))
+        (folder / "demo.job.yaml").write_text(HEAD + steps.replace("MODE", mode).replace("LATE", late))
         for name, text in FILES.items():
             (folder / name).write_text(text)
         return read_job(folder / "demo.job.yaml")
@@ -115,6 +117,12 @@ class World:
         with self._session.cursor() as cursor:
             cursor.execute(statement, values or None)
             return cursor.fetchall() if cursor.description else []
+
+    def named(self, statement: str | sql.Composable, **values: object) -> list[tuple[object, ...]]:
+        """Like `sql`, with values by name."""
+        with self._session.cursor() as cursor:
+            cursor.execute(statement, values)
+            return cursor.fetchall()
 
     def context(self, watch: Watch = ignore) -> Context:
         """The job with a connection of its own; a watched one is in a process that knows nothing yet."""
@@ -129,6 +137,15 @@ class World:
         self._session.close()
 
     def hang_up(self) -> None:
+        """End the sessions of the contexts, and wait until the server has noticed the end of every one."""
+        self.close_contexts()
+        others = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        end = time.monotonic() + 30
+        while self.sql(others):
+            assert time.monotonic() < end, "a session outlives its client"
+            time.sleep(0.001)
+
+    def close_contexts(self) -> None:
         """End the sessions of the contexts."""
         while self._contexts:
             self._contexts.pop().close()
@@ -148,12 +165,11 @@ class World:
             one.format(sql.Literal(".".join(table.strings)), table) for table in self.tables()
         )
         statement = sql.SQL("SELECT md5(string_agg(line, chr(10) ORDER BY line)) FROM ({}) AS lines").format(lines)
-        with self._session.cursor() as cursor:
-            cursor.execute(statement, {"volatile": VOLATILE})
-            return str(cursor.fetchall()[0][0])
+        return str(self.named(statement, volatile=VOLATILE)[0][0])
 
     def save(self) -> None:
         """Keep this moment for `restore`."""
+        self.hang_up()
         self.sql("DROP SCHEMA IF EXISTS saved CASCADE; CREATE SCHEMA saved")
         back = [sql.SQL("SET session_replication_role = replica")]
         if not self.has_ledger():
@@ -176,9 +192,7 @@ class World:
 
     def broken_invariants(self, run_id: int) -> list[tuple[object, ...]]:
         """What the engine itself asks before it calls a run a success."""
-        with self._session.cursor() as cursor:
-            cursor.execute(to_driver(queries()["broken_invariants"]), {"run_id": run_id})
-            return cursor.fetchall()
+        return self.named(to_driver(queries()["broken_invariants"]), run_id=run_id)
 
     def run_id(self) -> int | None:
         """The number of the run, where there is one."""
@@ -190,8 +204,9 @@ class World:
 
 # What differs from one life of the same database to the next: moments, sessions, random numbers.
 VOLATILE = [
-    "run_ts", "opened_at", "finished_at", "changed_at", "held_since", "started_at", "done_at", "checked_at", "applied_at",
-    "ended_at", "cancelled_at", "lease_until", "backend_start", "at", "attempt_id", "event_id", "pid", "UpdatedDate",
+    "run_ts", "opened_at", "finished_at", "changed_at", "held_since", "started_at", "done_at", "checked_at",
+    "applied_at", "ended_at", "cancelled_at", "lease_until", "backend_start", "at", "attempt_id",
+    "event_id", "pid", "UpdatedDate",
 ]  # fmt: skip
 
 BALANCE = """

@@ -245,6 +245,10 @@ def finishing(context: Context, run_id: int) -> object:
     return finish_run(context, run_id)
 
 
+def failing(context: Context, run_id: int) -> object:
+    return finish_run(context, run_id, Problem("States.Timeout", "the execution took too long"))
+
+
 SCENES = [
     Scene("open with migrate", nothing, opening, to_end=opened_to_end),
     Scene("open to attach", opened, opening, to_end=opened_to_end),
@@ -273,13 +277,13 @@ SCENES = [
     Scene("work the definition check", checks_planned, working("expect", 2), all_kinds=True),
     Scene("finish", worked_off, finishing),
     Scene("finish a failure", quarantined, finishing, to_end=retried_to_end),
-    Scene("finish an error", one_chunk_marked, lambda c, r: finish_run(c, r, Problem("States.Timeout", "late")), to_end=opened_to_end),
+    Scene("finish an error", one_chunk_marked, failing, to_end=opened_to_end),
     Scene("finish a cancelled run", cancel_asked, finishing, to_end=resumed_to_end),
     Scene("pause", one_chunk_marked, lambda c, r: operate.pause(c, r, "m"), repeat=True, to_end=resumed_to_end),
     Scene("cancel", one_chunk_marked, lambda c, r: operate.cancel(c, r, "m"), repeat=True, to_end=resumed_to_end),
-    Scene("resume a paused run", paused, lambda c, r: operate.resume(c, r), repeat=True),
-    Scene("resume a cancelled run", cancelled, lambda c, r: operate.resume(c, r), repeat=True),
-    Scene("resume a failed run", failed, lambda c, r: operate.resume(c, r), repeat=True),
+    Scene("resume a paused run", paused, operate.resume, repeat=True),
+    Scene("resume a cancelled run", cancelled, operate.resume, repeat=True),
+    Scene("resume a failed run", failed, operate.resume, repeat=True),
     Scene("reset", one_chunk_marked, lambda c, r: operate.reset(c, r, "m"), repeat=True),
     Scene("split", one_chunk_marked, lambda c, r: operate.split(c, r, "double", 1), repeat=True),
     Scene("retry", quarantined, lambda c, r: operate.retry(c, r, "double", 1), repeat=True),

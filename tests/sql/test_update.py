@@ -21,7 +21,7 @@ from sluice.errors import (
     StatementTimeoutError,
     TargetBusyError,
 )
-from sluice.finish import finish_run
+from sluice.finish import Problem, finish_run
 from sluice.run import open_run, plan_round, work_chunk
 from tests.sql.conftest import SCHEMA
 from tests.sql.harness import VISITS, Sql, applications, ledger_is_sound, run_to_end, work_off
@@ -389,3 +389,43 @@ def test_one_chunk_for_everything(visits: Sql, pack: Path, context_of: Contexts)
     assert run.state == "succeeded"
     assert applications(visits) == {1: 2000}
     assert visits("SELECT count(*) FROM sluice.chunk") == [(1,)]
+
+
+def test_a_run_is_not_taken_up_again_after_a_later_one_worked_its_target(visits: Sql, context_of: Contexts) -> None:
+    context = context_of()
+    first = open_run(context, "one", {}).run
+    work_chunk(context, first.run_id, "double", plan_round(context, first.run_id).chunks[0][0])
+    finish_run(context, first.run_id, Problem("Stopped", "for the test"))
+    assert run_to_end(context, "two").state == "succeeded"
+    counts = applications(visits)
+    for again in (lambda: open_run(context, "one", {}), lambda: operate.resume(context, first.run_id)):
+        with pytest.raises(RunKeyReusedError, match=r"run 'two' of demo/demo \(run 2\) has worked public.visits since"):
+            again()
+    assert applications(visits) == counts
+
+
+def test_cleared_flags_do_not_pass_for_done_in_mode_run(visits: Sql, pack: Path, context_of: Contexts) -> None:
+    use(pack, "flag: UpdateFlag", "flag: UpdateFlag\n    mark: run\n    late_rows: report")
+    context = context_of()
+    run_id = open_run(context, "one", {}).run.run_id
+    for number, _ in plan_round(context, run_id).chunks:
+        assert work_chunk(context, run_id, "double", number).state == "marked"
+    visits('UPDATE public.visits SET "UpdateFlag" = NULL')
+    work_off(context, run_id)
+    assert finish_run(context, run_id).state == "succeeded"
+    assert applications(visits) == {1: 2000}
+
+
+def test_an_error_of_the_state_machine_ends_the_run_and_the_next_start_goes_on(
+    visits: Sql, context_of: Contexts
+) -> None:
+    context = context_of()
+    run_id = open_run(context, "one", {}).run.run_id
+    chunk = plan_round(context, run_id).chunks[0][0]
+    mark_only(context, run_id, chunk)
+    run = finish_run(context, run_id, Problem("States.DataLimitExceeded", "too much"))
+    assert (run.state, run.error_code) == ("failed", "States.DataLimitExceeded")
+    assert visits('SELECT count("UpdateFlag") FROM public.visits') == [(0,)]
+    assert work_chunk(context, run_id, "double", chunk).state == "stopped"
+    assert run_to_end(context_of()).state == "succeeded"
+    assert applications(visits) == {1: 2000}

@@ -10,7 +10,7 @@ from psycopg2 import sql
 
 from sluice.context import Context
 from sluice.errors import BadInputError
-from sluice.ledger import Ledger, Run, template
+from sluice.ledger import Ledger, Run, StepRow, template
 
 LONGEST_PROBLEM = 500
 
@@ -43,9 +43,13 @@ def problem_of(error: Mapping[str, object] | None) -> Problem | None:
 def finish_run(context: Context, run_id: int, error: Problem | None = None) -> Run:
     """Give the run its final state, clear the flags that are left, release its targets.
 
-    Waits for the transactions of workers that are under way. A run that has ended already is left as it is.
+    Waits for the transactions of workers that are under way; after an error no other one may start. A run that has
+    ended already is left as it is.
     Raises ChunkBusyError where a worker takes longer than the lock timeout, BadInputError where work is left to do.
     """
+    if error is not None:
+        with context.transaction(f"sluice:{run_id}:finish") as transaction:
+            Ledger(transaction).execute("hold_for_finish", run_id=run_id)
     with context.transaction(f"sluice:{run_id}:finish") as transaction:
         ledger = Ledger(transaction)
         ledger.row("lock_run", run_id=run_id)
@@ -90,15 +94,18 @@ def verdict(ledger: Ledger, run: Run, error: Problem | None) -> tuple[str, Probl
 
 def clear_flags(ledger: Ledger, run: Run) -> None:
     """A flag means an active run: none may be left when this one ends."""
-    targets: Mapping[str, str] = {
-        step.target: step.flag
-        for step in ledger.steps(run.run_id)
-        if step.target and step.flag and step.wave >= 0
-    }
-    for target, flag in targets.items():
-        statement = template(
-            "clear_flags", target=sql.Identifier(*target.split(".")), flag=sql.Identifier(flag)
-        )
-        cleared = ledger.transaction.execute(statement)
-        if cleared:
-            ledger.event(run.run_id, "flags_cleared", n=cleared, detail=target)
+    targets = {step.target: step for step in ledger.steps(run.run_id) if step.wave >= 0}
+    for step in targets.values():
+        clear_flags_of(ledger, step)
+
+
+def clear_flags_of(ledger: Ledger, step: StepRow) -> None:
+    """Free the rows of the step's target that are still claimed, and count them."""
+    if not step.target or not step.flag:
+        return
+    statement = template(
+        "clear_flags", target=sql.Identifier(*step.target.split(".")), flag=sql.Identifier(step.flag)
+    )
+    cleared = ledger.transaction.execute(statement)
+    if cleared:
+        ledger.event(step.run_id, "flags_cleared", step_no=step.step_no, n=cleared, detail=step.target)

@@ -37,10 +37,10 @@ def resume(context: Context, run_id: int) -> Run:
         run = ledger.run(run_id)
         if run.state.startswith("succeeded"):
             raise BadInputError(f"run {run_id} has {run.state}; `sluice redo` does everything once more")
-        ledger.execute("set_desired", run_id=run_id, desired="run", reason=None)
         if run.is_final:
             check_job(context, run)
             reopen(context, ledger, run)
+        ledger.execute("set_desired", run_id=run_id, desired="run", reason=None)
         ledger.event(run_id, "resumed")
         claim_targets(ledger, run)
         return ledger.run(run_id)

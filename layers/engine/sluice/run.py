@@ -15,6 +15,7 @@ from sluice.errors import (
     RunKeyReusedError,
     TargetBusyError,
 )
+from sluice.finish import clear_flags_of
 from sluice.job import UpdateStep
 from sluice.ledger import Ledger, Run, StepRow, as_json, migrate
 from sluice.steps import Kind, kind_of
@@ -125,8 +126,19 @@ def check_job(context: Context, run: Run) -> None:
 
 
 def reopen(context: Context, ledger: Ledger, run: Run) -> None:
-    """Take up a run that ended: chunks in quarantine and failed checks get a new start."""
+    """Take up a run that ended: chunks in quarantine and failed checks get a new start.
+
+    Raises RunKeyReusedError where a later run has worked a target since: its rows would be taken for undone ones.
+    """
+    for step in ledger.steps(run.run_id):
+        later = ledger.row("later_run_on_target", target=step.target, run_id=run.run_id)
+        if later is not None:
+            raise RunKeyReusedError(
+                f"run '{later.run_key}' of {later.job} (run {later.run_id}) has worked {step.target} since run "
+                f"'{run.run_key}' ended: start a new run_key"
+            )
     ledger.execute("reopen_run", run_id=run.run_id, job_sha256=context.job.sha256)
+    ledger.execute("set_desired", run_id=run.run_id, desired="run", reason=None)
     again = ledger.execute("reopen_quarantined", run_id=run.run_id)
     ledger.execute("ask_again", run_id=run.run_id)
     ledger.execute("reopen_steps", run_id=run.run_id)
@@ -181,7 +193,7 @@ def plan_round(context: Context, run_id: int) -> Round:
         with context.transaction(f"sluice:{run_id}:plan") as transaction:
             ledger = Ledger(transaction)
             run = attached_run(context, ledger, run_id)
-            if run.is_final or run.desired == "cancel":
+            if run.is_final or run.desired in ("cancel", "finish"):
                 return Round("finish")
             if run.desired == "pause":
                 return Round("stop", reason=run.reason or "an operator paused the run")
@@ -225,6 +237,8 @@ def plan_step(context: Context, ledger: Ledger, run: Run, step: StepRow) -> Roun
         if step.wave < 0:
             kind.validate(context, ledger, run, step)
         if not kind.plan(context, ledger, run, step):
+            # Rows of a skipped chunk, or late ones that are only reported: the steps that follow find none claimed.
+            clear_flags_of(ledger, step)
             ledger.execute("finish_step", **place, drift_rows=kind.drift(context, ledger, run, step))
             return None
 

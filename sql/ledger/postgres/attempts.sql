@@ -10,11 +10,11 @@ SELECT count(*) AS open_before FROM sluice.attempt
 WHERE run_id = :run_id AND step_no = :step_no AND chunk_no = :chunk_no AND ended_at IS NULL;
 
 -- lose_attempts
--- Ends the attempts whose session is gone or whose lease is long over and counts them as failures of their chunk;
--- chunks that another session holds are left alone.
+-- Ends the attempts whose session is gone or whose lease is long over, and counts them as failures of a chunk that is
+-- still open; chunks that another session holds are left alone.
 WITH free AS (
     SELECT chunk_no FROM sluice.chunk
-    WHERE run_id = :run_id AND step_no = :step_no AND state IN ('planned', 'marked')
+    WHERE run_id = :run_id AND step_no = :step_no
       AND (CAST(:chunk_no AS integer) IS NULL OR chunk_no = :chunk_no)
       AND EXISTS (SELECT FROM sluice.attempt
                   WHERE attempt.run_id = :run_id AND attempt.step_no = :step_no
@@ -36,7 +36,8 @@ WITH free AS (
 UPDATE sluice.chunk
 SET failures = failures + counted.n, last_code = 'Lost', last_error = :error
 FROM counted
-WHERE chunk.run_id = :run_id AND chunk.step_no = :step_no AND chunk.chunk_no = counted.chunk_no;
+WHERE chunk.run_id = :run_id AND chunk.step_no = :step_no AND chunk.chunk_no = counted.chunk_no
+  AND chunk.state IN ('planned', 'marked');
 
 -- stop_overdue_attempts
 -- Cancels what a session still runs for the chunk after its lease; ends the session where it was told 5 s ago.

@@ -77,18 +77,21 @@ SELECT (SELECT count(*) FROM sluice.chunk
         WHERE run_id = :run_id AND step_no = :step_no AND severity = 'error' AND row_count > 0) AS n;
 
 -- exhausted_chunks
--- Open chunks that failed as often as they may, or in a way that the next attempt would repeat.
+-- Locks the open chunks that failed as often as they may, or in a way that the next attempt would repeat; one that is
+-- being worked is left alone.
 SELECT chunk_no, last_code, last_error, fatal
 FROM sluice.chunk
 WHERE run_id = :run_id AND step_no = :step_no AND state IN ('planned', 'marked')
   AND (fatal OR failures >= :max_failures OR transients >= :max_transient)
-ORDER BY chunk_no;
+ORDER BY chunk_no
+FOR UPDATE SKIP LOCKED;
 
 -- slow_chunks
--- Open chunks that ran into the time limit twice.
+-- Locks the open chunks that ran into the time limit twice; one that is being worked is left alone.
 SELECT chunk_no FROM sluice.chunk
 WHERE run_id = :run_id AND step_no = :step_no AND state IN ('planned', 'marked') AND timeouts >= 2
-ORDER BY chunk_no;
+ORDER BY chunk_no
+FOR UPDATE SKIP LOCKED;
 
 -- lock_chunk
 -- Locks the run's row (shared: holds off reset and the run's end), then the chunk's; reads both as they are now.

@@ -50,6 +50,14 @@ SELECT run.run_id, run.job, run.run_key
 FROM sluice.active_target JOIN sluice.run USING (run_id)
 WHERE active_target.target = :target AND active_target.run_id <> :run_id;
 
+-- later_run_on_target
+-- A run opened after this one that has worked a target since.
+SELECT run.run_id, run.job, run.run_key
+FROM sluice.step JOIN sluice.run USING (run_id)
+WHERE step.target = :target AND step.run_id > :run_id AND step.wave >= 0
+ORDER BY run.run_id DESC
+LIMIT 1;
+
 -- release_targets
 -- Ends the run's claims.
 DELETE FROM sluice.active_target WHERE run_id = :run_id;
@@ -93,6 +101,10 @@ WHERE run_id = :run_id
 -- Writes an event of the run.
 INSERT INTO sluice.event (run_id, step_no, chunk_no, generation, event, n, detail)
 SELECT :run_id, :step_no, :chunk_no, generation, :event, :n, :detail FROM sluice.run WHERE run_id = :run_id;
+
+-- hold_for_finish
+-- Lets no worker start another transaction: one that shares the run's row after the other would keep its end waiting.
+UPDATE sluice.control SET desired = 'finish', changed_at = clock_timestamp() WHERE run_id = :run_id AND desired = 'run';
 
 -- set_desired
 -- Says what is wanted of the run; the next transaction of a worker obeys.

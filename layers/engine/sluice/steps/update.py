@@ -131,13 +131,12 @@ class UpdateKind:
         ledger: Ledger, attempt: Attempt, statements: UpdateSql, chunk: ChunkRow, values: dict[str, object]
     ) -> Outcome | None:
         """Lock the rows, apply the SELECT by their addresses, count what is left."""
-        spec, bounds, transaction = statements.spec, bounds_of(chunk), ledger.transaction
-        claimed_only = spec.mark != "fused"
+        bounds, transaction = bounds_of(chunk), ledger.transaction
+        claimed_only = statements.spec.mark != "fused"
         locked = transaction.row(statements.statement("lock_rows", bounds, claimed_only=claimed_only), values)
         if locked.n:
             apply_to(transaction, statements, locked.addresses, locked.n, values)
-        # Fixed membership: in mode `run` a row that was not marked with the others waits for the next wave.
-        left = transaction.row(statements.statement("count_todo", bounds, claimed_only=spec.mark == "run"), values).n
+        left = transaction.row(statements.statement("count_todo", bounds), values).n
         applied(ledger, attempt, locked.n, left)
         return None if left else Outcome("done", chunk.rows_updated + locked.n)
 

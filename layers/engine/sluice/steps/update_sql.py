@@ -97,8 +97,6 @@ class UpdateSql:
         )
         parts["range"] = self._range(bounds) if bounds else TRUE
         parts["and_claimed"] = sql.SQL(" AND {}").format(self._claimed()) if claimed_only else sql.SQL("")
-        if claimed_only and name == "count_todo":
-            parts["todo"] = sql.SQL("{} AND {}").format(self._todo(), self._claimed())
         return template(name, **parts)
 
     def _of_target(self, name: str) -> sql.Composable:

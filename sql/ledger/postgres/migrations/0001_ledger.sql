@@ -40,7 +40,7 @@ CREATE TABLE sluice.run (
 -- Apart from sluice.run, because workers hold a share lock on their run's row: an operator's word must not wait for them.
 CREATE TABLE sluice.control (
     run_id     bigint PRIMARY KEY REFERENCES sluice.run ON DELETE CASCADE,
-    desired    text NOT NULL DEFAULT 'run' CHECK (desired IN ('run', 'pause', 'cancel')),
+    desired    text NOT NULL DEFAULT 'run' CHECK (desired IN ('run', 'pause', 'cancel', 'finish')),
     reason     text,
     changed_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
