@@ -1,4 +1,4 @@
-"""Plans: chunks partition the key space whatever its types, and hold whole key groups of the size asked for (I1, I2)."""
+"""Plans: chunks partition the key space whatever its types, and hold whole key groups of the size asked for: I1, I2."""
 
 from __future__ import annotations
 

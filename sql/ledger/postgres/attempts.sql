@@ -19,7 +19,7 @@ WITH free AS (
       AND EXISTS (SELECT FROM sluice.attempt
                   WHERE attempt.run_id = :run_id AND attempt.step_no = :step_no
                     AND attempt.chunk_no = chunk.chunk_no AND attempt.ended_at IS NULL)
-    FOR UPDATE SKIP LOCKED
+    FOR NO KEY UPDATE SKIP LOCKED
 ), lost AS (
     UPDATE sluice.attempt
     SET ended_at = clock_timestamp(), outcome = 'lost', code = 'Lost', error = :error

@@ -1,6 +1,6 @@
 -- lock_step
 -- Locks a step for planning: one planner at a time.
-SELECT wave, phase, rounds, finished_at FROM sluice.step WHERE run_id = :run_id AND step_no = :step_no FOR UPDATE;
+SELECT wave, phase, rounds, finished_at FROM sluice.step WHERE run_id = :run_id AND step_no = :step_no FOR NO KEY UPDATE;
 
 -- insert_chunks
 -- Adds chunks: number, bounds as arrays of text (lo, hi], NULL for an open end.
@@ -84,17 +84,18 @@ FROM sluice.chunk
 WHERE run_id = :run_id AND step_no = :step_no AND state IN ('planned', 'marked')
   AND (fatal OR failures >= :max_failures OR transients >= :max_transient)
 ORDER BY chunk_no
-FOR UPDATE SKIP LOCKED;
+FOR NO KEY UPDATE SKIP LOCKED;
 
 -- slow_chunks
 -- Locks the open chunks that ran into the time limit twice; one that is being worked is left alone.
 SELECT chunk_no FROM sluice.chunk
 WHERE run_id = :run_id AND step_no = :step_no AND state IN ('planned', 'marked') AND timeouts >= 2
 ORDER BY chunk_no
-FOR UPDATE SKIP LOCKED;
+FOR NO KEY UPDATE SKIP LOCKED;
 
 -- lock_chunk
--- Locks the run's row (shared: holds off reset and the run's end), then the chunk's; reads both as they are now.
+-- Locks the run's row (shared: holds off reset and the run's end), then the chunk's; reads both as they are now. The
+-- chunk's lock lets other attempts be written down, which refer to it.
 WITH run AS MATERIALIZED (
     SELECT run_id, generation, state::text AS run_state, run_ts FROM sluice.run WHERE run_id = :run_id FOR SHARE
 )
@@ -105,7 +106,7 @@ FROM run
 JOIN sluice.control ON control.run_id = run.run_id
 JOIN sluice.step ON step.run_id = run.run_id AND step.step_no = :step_no
 JOIN sluice.chunk ON chunk.run_id = run.run_id AND chunk.step_no = :step_no AND chunk.chunk_no = :chunk_no
-FOR UPDATE OF chunk;
+FOR NO KEY UPDATE OF chunk;
 
 -- chunk_marked
 -- Notes that the chunk's rows carry the flag.
