@@ -15,6 +15,7 @@ from tests.sql.harness import run_to_end
 from tests.sql.stepping import Actor, settle
 
 Verb = Callable[[Context, int], object]
+SETS_STATE = "last_error = coalesce("
 
 
 class Meeting:
@@ -92,8 +93,8 @@ def test_a_planner_and_a_reset_do_not_deadlock(meeting: Meeting, setback: str, s
 
 
 def test_two_operators_split_two_chunks_at_once(meeting: Meeting) -> None:
-    first = meeting.start(splitting(1), until="SET state = CAST('split'")
-    meeting.start(splitting(2), until="SET state = CAST('split'")
+    first = meeting.start(splitting(1), until=SETS_STATE)
+    meeting.start(splitting(2), until=SETS_STATE)
     assert first.stands
     meeting.end()
     children = meeting.world.sql("SELECT chunk_no, parent_no FROM sluice.chunk WHERE parent_no > 0 ORDER BY 1")

@@ -192,6 +192,7 @@ def plan_round(context: Context, run_id: int) -> Round:
     while True:
         with context.transaction(f"sluice:{run_id}:plan") as transaction:
             ledger = Ledger(transaction)
+            ledger.row("share_run", run_id=run_id)
             run = attached_run(context, ledger, run_id)
             if run.is_final or run.desired in ("cancel", "finish"):
                 return Round("finish")

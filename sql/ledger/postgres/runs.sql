@@ -34,6 +34,10 @@ WHERE run.run_id = :run_id;
 -- Locks the run's row alone; waits for every transaction of a worker that is under way.
 SELECT generation, state::text AS state FROM sluice.run WHERE run_id = :run_id FOR UPDATE;
 
+-- share_run
+-- Locks the run's row (shared) before anything else of the run: reset and the run's end take it first and alone.
+SELECT FROM sluice.run WHERE run_id = :run_id FOR SHARE;
+
 -- read_steps
 -- The steps of a run in order.
 SELECT run_id, step_no, name, kind, target, flag, wave, phase, rounds, planned_rows, late_rows, drift_rows, held,

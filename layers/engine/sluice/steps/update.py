@@ -73,6 +73,8 @@ class UpdateKind:
         *middle, below, total = median
         halves = [Cut(chunk.lo, middle, 0, int(below)), Cut(middle, chunk.hi, 0, int(total - below))]
         place = {"run_id": step.run_id, "step_no": step.step_no}
+        # Numbers are given by one at a time: a planner holds the step, another operator may split another chunk.
+        ledger.row("lock_step", **place)
         number = ledger.row("last_chunk_no", **place).chunk_no
         records = as_json(as_records(halves, first_no=number + 1))
         ledger.execute(
