@@ -34,14 +34,14 @@ from tests.chaos.actors import (
     Terminator,
 )
 from tests.chaos.application import Application, fill
-from tests.chaos.arena import arena, facts_of, invocations_killed
+from tests.chaos.arena import arena, facts_of, invocations_killed, run_sql
 
 HERE = Path(__file__).parent
 MODES = ("visible", "fused", "run")
 CLOCK_SPEED = 50.0
 SLOW = 6.0
 MOST_EXECUTIONS = 200
-RUN_SECONDS = 900.0
+RUN_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def one_run(scene: Scene, actors: list[Actor], kills: float, run_key: str, job: 
         alive = [arn for arn in mine if states.describe_execution(executionArn=arn)["status"] == "RUNNING"]
         if run is not None and run.state == "succeeded" and not alive:
             return run
-        if run is None or (run.state != "succeeded" and run.desired == "run"):
+        if run is None or (run.state != "succeeded" and run.desired != "pause"):
             for _ in range(scene.at_once - len(alive)):
                 arn = states.start_execution(stateMachineArn=scene.stack.state_machine_arn, input=text)["executionArn"]
                 mine.append(arn)
@@ -187,9 +187,12 @@ def find(scene: Scene, run_key: str) -> RunRow | None:
     return next((run for run in runs_of(scene.stack.dsn) if run.run_key == run_key), None)
 
 
+BUSY = "SELECT application_name, state, wait_event, query_start FROM pg_stat_activity WHERE application_name <> ''"
+
+
 def causes(scene: Scene, arns: list[str]) -> str:
-    """How the latest executions ended."""
-    found = []
+    """Who is at work in the database, and how the latest executions ended."""
+    found = [str(run_sql(scene.stack.dsn, BUSY))]
     for arn in arns[-5:]:
         with suppress(Exception):
             described = scene.stack.client("stepfunctions").describe_execution(executionArn=arn)

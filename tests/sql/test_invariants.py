@@ -316,14 +316,13 @@ class Protocol(RuleBasedStateMachine):
             assert self.todo(Bounds(lo, hi, is_null)) == 0, "I4: done with rows left"  # type: ignore[arg-type]
 
     def todo(self, bounds: Bounds | None = None) -> int:
-        """Rows to do by the engine's own statement; in mode `run` those it has claimed."""
+        """Rows to do by the engine's own statement."""
         context = self.world.context()
         with context.transaction() as transaction:
             run = Ledger(transaction).run(self.run_id)
             statements = update_sql(context, transaction, context.job.spec.steps[0], run)  # type: ignore[arg-type]
             values = {"run_ts": run.run_ts, "run_id": run.run_id, **(bounds.values() if bounds else {})}
-            claimed = bounds is not None and self.world.mode == "run"
-            return int(transaction.row(statements.statement("count_todo", bounds, claimed_only=claimed), values).n)
+            return int(transaction.row(statements.statement("count_todo", bounds), values).n)
 
     @invariant()
     def sound(self) -> None:

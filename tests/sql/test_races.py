@@ -11,6 +11,7 @@ from sluice import operate
 from sluice.context import Context
 from sluice.run import open_run, plan_round, work_chunk
 from tests.sql.crash_world import World
+from tests.sql.faults import COMMIT
 from tests.sql.harness import run_to_end
 from tests.sql.stepping import Actor, settle
 
@@ -102,12 +103,38 @@ def test_two_operators_split_two_chunks_at_once(meeting: Meeting) -> None:
     assert run_to_end(meeting.world.context()).state == "succeeded"
 
 
+@pytest.mark.parametrize("other", ["resume", "reset"])
+def test_a_pause_and_another_word_of_an_operator_do_not_deadlock(meeting: Meeting, other: str) -> None:
+    operate.pause(meeting.world.context(), meeting.run_id, "first")
+    first = meeting.start(lambda c, r: operate.pause(c, r, "again"), until="INSERT INTO sluice.event")
+    meeting.start(operate.resume if other == "resume" else resetting_alone, until=COMMIT)
+    assert first.stands
+    meeting.end()
+    operate.resume(meeting.world.context(), meeting.run_id)
+    assert run_to_end(meeting.world.context()).state == "succeeded"
+
+
+def test_a_pause_does_not_wait_for_a_worker(meeting: Meeting) -> None:
+    worker = meeting.start(working, until='SET "UpdateFlag" = 1')
+    pausing = meeting.start(lambda c, r: operate.pause(c, r, "now"), until=COMMIT)
+    assert pausing.stands and worker.stands
+    while pausing.stands:
+        meeting.go(pausing)
+    assert pausing.ended
+    meeting.end()
+    assert meeting.world.sql("SELECT state::text FROM sluice.chunk WHERE chunk_no = 1") == [("marked",)]
+
+
 def working(context: Context, run_id: int) -> object:
     return work_chunk(context, run_id, "double", 1)
 
 
 def resetting(context: Context, run_id: int) -> object:
     return operate.reset(context, run_id, "start over")
+
+
+def resetting_alone(context: Context, run_id: int) -> object:
+    return operate.reset_locked(context, run_id, "start over")
 
 
 def splitting(chunk_no: int) -> Verb:

@@ -429,3 +429,14 @@ def test_an_error_of_the_state_machine_ends_the_run_and_the_next_start_goes_on(
     assert work_chunk(context, run_id, "double", chunk).state == "stopped"
     assert run_to_end(context_of()).state == "succeeded"
     assert applications(visits) == {1: 2000}
+
+
+def test_a_run_whose_end_was_interrupted_goes_on_when_it_is_started_again(visits: Sql, context_of: Contexts) -> None:
+    context = context_of()
+    run_id = open_run(context, "one", {}).run.run_id
+    chunk = plan_round(context, run_id).chunks[0][0]
+    visits("UPDATE sluice.control SET desired = 'finish'")
+    assert work_chunk(context, run_id, "double", chunk).state == "stopped"
+    assert plan_round(context, run_id).action == "finish"
+    assert run_to_end(context_of()).state == "succeeded"
+    assert applications(visits) == {1: 2000}

@@ -84,6 +84,8 @@ def verdict(ledger: Ledger, run: Run, error: Problem | None) -> tuple[str, Probl
             return "failed", Problem(code, f"{count} {thing}{'s' if count > 1 else ''} {text}")
     if error is not None:
         return "failed", error
+    if run.desired == "finish":
+        return "failed", Problem("Interrupted", "another execution of the run met an error")
     if work.steps:
         raise BadInputError(f"run {run.run_id} is not at its end: {work.steps} steps are left")
     broken = ledger.rows("broken_invariants", run_id=run.run_id)

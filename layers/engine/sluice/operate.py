@@ -50,6 +50,7 @@ def set_desired(context: Context, run_id: int, desired: str, reason: str) -> Run
     """Note what is wanted of a run that has not ended."""
     with context.transaction(f"sluice:{run_id}:{desired}") as transaction:
         ledger = Ledger(transaction)
+        ledger.row("share_run", run_id=run_id)
         run = ledger.run(run_id)
         if run.is_final:
             raise BadInputError(f"run {run_id} has ended: {run.state}")

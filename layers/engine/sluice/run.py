@@ -79,17 +79,26 @@ def open_run(
             insert_steps(context, ledger, inserted.run_id)
             run = ledger.run(inserted.run_id)
         else:
-            run = ledger.run(ledger.row("find_run", job=context.job.name, run_key=run_key).run_id)
-            check_same(context, run, values, accept_changes)
-            if run.state == "failed":
-                reopen(context, ledger, run)
-                run = ledger.run(run.run_id)
-            elif accept_changes and not run.is_final:
-                ledger.execute("change_job", run_id=run.run_id, job_sha256=context.job.sha256)
-                run = ledger.run(run.run_id)
+            run = attach(context, ledger, run_key, values, accept_changes)
         if not run.is_final:
             claim_targets(ledger, run)
     return Opened(run, attached=inserted is None, warnings=warnings)
+
+
+def attach(
+    context: Context, ledger: Ledger, run_key: str, values: Mapping[str, object], accept_changes: bool
+) -> Run:
+    """The run that the key names already, taken up again where it failed or where its end was interrupted."""
+    run = ledger.run(ledger.row("find_run", job=context.job.name, run_key=run_key).run_id)
+    check_same(context, run, values, accept_changes)
+    if run.state == "failed":
+        reopen(context, ledger, run)
+    elif not run.is_final:
+        if run.desired == "finish":
+            ledger.execute("set_desired", run_id=run.run_id, desired="run", reason=None)
+        if accept_changes:
+            ledger.execute("change_job", run_id=run.run_id, job_sha256=context.job.sha256)
+    return ledger.run(run.run_id)
 
 
 def insert_steps(context: Context, ledger: Ledger, run_id: int) -> None:
