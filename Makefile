@@ -37,7 +37,8 @@ test: $(VENV)/.ready check ## Pass all tests
 	@$(BIN)/python -m pytest -q
 
 check: $(VENV)/.ready ## Lint and type-check
-	@$(BIN)/ruff check .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 
 KILLS ?= 200

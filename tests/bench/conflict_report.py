@@ -253,15 +253,14 @@ def whole_runs(rows: int) -> list[str]:
 
 def execution(client: Any, arn: str) -> None:
     """One run of the job through Step Functions."""
-    started = client.start_execution(
-        stateMachineArn=arn, input=f'{{"job": "{JOB}", "run_key": "{uuid.uuid4().hex}"}}'
-    )["executionArn"]
+    started = client.start_execution(stateMachineArn=arn, input=f'{{"job": "{JOB}", "run_key": "{uuid.uuid4().hex}"}}')[
+        "executionArn"
+    ]
     deadline = time.monotonic() + 600
     while (answer := client.describe_execution(executionArn=started))["status"] == "RUNNING":
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert answer["status"] == "SUCCEEDED", answer
-
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def processes_of(data_dir: Path) -> list[str]:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            here = os.readlink(entry / "cwd")
+            here = str((entry / "cwd").readlink())
         except OSError:
             continue
         if str(data_dir) in line or here.startswith(str(data_dir)):

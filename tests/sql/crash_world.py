@@ -248,5 +248,3 @@ def is_balanced(world: World) -> None:
     as_sql: Sql = world.sql  # type: ignore[assignment]
     ledger_is_sound(as_sql, run_id)
     assert world.broken_invariants(run_id) == []
-
-

@@ -67,20 +67,18 @@ def test_a_target_that_does_not_fit(visits: Sql, context_of: Contexts, change: s
 @pytest.mark.parametrize(
     ("select", "message"),
     [
-        ("SELECT chunk.row_id, 1 AS \"Doubled\" FROM chunk WHERE", "double.sql: syntax error"),
-        ('SELECT chunk.row_id, chunk."Minuten" AS "Doubled" FROM chunk', 'column chunk.Minuten does not exist'),
+        ('SELECT chunk.row_id, 1 AS "Doubled" FROM chunk WHERE', "double.sql: syntax error"),
+        ('SELECT chunk.row_id, chunk."Minuten" AS "Doubled" FROM chunk', "column chunk.Minuten does not exist"),
         ('SELECT 1 AS "Doubled" FROM chunk', "must return chunk.row_id as its first column"),
         ("SELECT chunk.row_id FROM chunk", "the SELECT sets no column"),
         ('SELECT chunk.row_id, 1 AS "Tripled" FROM chunk', '"Tripled", public.visits has no such column'),
         ('SELECT chunk.row_id, 1 AS "UpdateFlag" FROM chunk', '"UpdateFlag", which belongs to the engine'),
         ('SELECT chunk.row_id, now() AS "UpdatedDate" FROM chunk', '"UpdatedDate", which belongs to the engine'),
         ('SELECT chunk.row_id, 1 AS "Doubled", 2 AS "Doubled" FROM chunk', 'returns "Doubled" twice'),
-        ("SELECT chunk.row_id, 'x' || chunk.\"ID\" AS \"Doubled\" FROM chunk", "is of type integer but expression"),
+        ('SELECT chunk.row_id, \'x\' || chunk."ID" AS "Doubled" FROM chunk', "is of type integer but expression"),
     ],
 )
-def test_a_select_that_does_not_fit(
-    visits: Sql, pack: Path, context_of: Contexts, select: str, message: str
-) -> None:
+def test_a_select_that_does_not_fit(visits: Sql, pack: Path, context_of: Contexts, select: str, message: str) -> None:
     (pack / "double.sql").write_text(select)
     before = picture(visits)
     with pytest.raises(BadInputError) as caught:
@@ -99,7 +97,7 @@ def test_a_table_that_is_not_there(sql_: Sql, context_of: Contexts) -> None:
 def test_a_target_without_an_index_on_its_key_is_a_warning(visits: Sql, context_of: Contexts) -> None:
     visits('DROP INDEX public."visits_VisitDate_SSN_idx"')
     assert open_run(context_of(), "one", {}).warnings == [
-        "step 'double': no index of public.visits starts with (\"VisitDate\", \"SSN\"): every chunk will scan the table"
+        'step \'double\': no index of public.visits starts with ("VisitDate", "SSN"): every chunk will scan the table'
     ]
 
 
@@ -107,15 +105,18 @@ def test_a_target_without_an_index_on_its_key_is_a_warning(visits: Sql, context_
     ("grants", "message"),
     [
         ("SELECT", 'lacks UPDATE on public.visits."UpdatedDate"'),
-        ('SELECT, UPDATE ("UpdatedDate", "UpdateFlag")', 'double.sql: this user lacks UPDATE on public.visits."Doubled"'),
+        (
+            'SELECT, UPDATE ("UpdatedDate", "UpdateFlag")',
+            'double.sql: this user lacks UPDATE on public.visits."Doubled"',
+        ),
     ],
 )
-def test_a_user_without_the_privileges(
-    visits: Sql, pack: Path, database: str, grants: str, message: str
-) -> None:
+def test_a_user_without_the_privileges(visits: Sql, pack: Path, database: str, grants: str, message: str) -> None:
     visits("DROP ROLE IF EXISTS narrow")
     visits("CREATE ROLE narrow LOGIN PASSWORD 'narrow'")
-    visits(f"GRANT CREATE ON DATABASE {facts_of(database)['dbname']} TO narrow; GRANT {grants} ON public.visits TO narrow")
+    visits(
+        f"GRANT CREATE ON DATABASE {facts_of(database)['dbname']} TO narrow; GRANT {grants} ON public.visits TO narrow"
+    )
     connection = Postgres(lambda force: {**facts_of(database), "username": "narrow", "password": "narrow"})
     try:
         with pytest.raises(BadInputError) as caught:
@@ -146,9 +147,7 @@ SECRET = {"host": "127.0.0.1", "port": 1, "username": "u", "password": "hidden",
         (json.dumps({**SECRET, "host": "no-such-host.invalid"}), BadInputError, "there is no such host"),
     ],
 )
-def test_a_connection_that_cannot_be_made(
-    pack: Path, secret: str, error: type[Exception], message: str
-) -> None:
+def test_a_connection_that_cannot_be_made(pack: Path, secret: str, error: type[Exception], message: str) -> None:
     database = Connections(lambda name, force: secret).get("sluice/target")
     with pytest.raises(error) as caught:
         open_run(Context(read_job(pack / "demo.job.yaml"), database), "one", {})

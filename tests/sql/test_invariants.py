@@ -34,7 +34,7 @@ from sluice.attempts import Outcome
 from sluice.context import Context
 from sluice.databases.postgres import Postgres
 from sluice.errors import BadInputError, LedgerError, SluiceError, StatementError, TargetBusyError
-from sluice.finish import finish_run
+from sluice.finish import Problem, finish_run
 from sluice.ledger import Ledger
 from sluice.run import open_run, plan_round, work_chunk
 from sluice.sqltext import to_driver
@@ -49,8 +49,8 @@ from tests.sql.stepping import Actor, settle
 MOST_ACTORS = 5
 THOROUGH = bool(os.environ.get("SLUICE_THOROUGH"))
 PROFILE = settings(
-    max_examples=2000 if THOROUGH else 60,
-    stateful_step_count=60 if THOROUGH else 35,
+    max_examples=3000 if THOROUGH else 60,
+    stateful_step_count=60 if THOROUGH else 40,
     derandomize=not THOROUGH,
     deadline=None,
     database=None,
@@ -66,6 +66,8 @@ CHANGES = {
     "re-key to NULL": 'UPDATE public.visits SET "SSN" = NULL WHERE "ID" = :n',
 }
 READS_RUN = "SELECT run.run_id, run.job, run.run_key"
+# The first chunks most of the time, so that sessions meet there.
+numbers = st.integers(0, 1) | st.integers(0, 9)
 HAND_RESET = 'UPDATE public.visits SET "UpdateFlag" = NULL WHERE "UpdateFlag" = 1'
 
 
@@ -107,10 +109,9 @@ class Protocol(RuleBasedStateMachine):
 
     # What can be started.
 
-    @rule(number=st.integers(0, 9))
+    @rule(number=numbers)
     def work(self, number: int) -> None:
-        ((chunks,),) = self.world.sql("SELECT count(*) FROM sluice.chunk")
-        number = number % int(str(chunks)) + 1
+        number = self.existing(number)
         self.start("work", lambda context: self.answer(number, work_chunk(context, self.run_id, "double", number)))
 
     @rule()
@@ -118,33 +119,34 @@ class Protocol(RuleBasedStateMachine):
         """Another execution of the run: it attaches, and works what it is given."""
         self.start("work", self.execution)
 
-    @rule()
-    def plan(self) -> None:
-        self.start("plan", lambda context: plan_round(context, self.run_id))
+    @rule(whole=st.booleans())
+    def plan(self, whole: bool) -> None:
+        self.start("plan", lambda context: plan_round(context, self.run_id), whole)
 
-    @rule()
-    def finish(self) -> None:
-        self.start("operate", lambda context: finish_run(context, self.run_id))
+    @rule(whole=st.booleans(), problem=st.sampled_from([None, Problem("States.Timeout", "late")]))
+    def finish(self, whole: bool, problem: Problem | None) -> None:
+        self.start("operate", lambda context: finish_run(context, self.run_id, problem), whole)
 
-    @rule(verb=st.sampled_from(["pause", "resume", "resume", "reset", "cancel"]))
-    def operate(self, verb: str) -> None:
+    @rule(verb=st.sampled_from(["pause", "resume", "reset", "reset", "cancel"]), whole=st.booleans())
+    def operate(self, verb: str, whole: bool) -> None:
         verbs: Mapping[str, Callable[[Context], object]] = {
             "pause": lambda context: operate.pause(context, self.run_id, "p"),
             "resume": lambda context: operate.resume(context, self.run_id),
             "reset": lambda context: operate.reset(context, self.run_id, "r"),
             "cancel": lambda context: operate.cancel(context, self.run_id, "c"),
         }
-        self.start("operate", verbs[verb])
+        self.start("operate", verbs[verb], whole)
 
-    @rule(verb=st.sampled_from(["split", "split", "skip", "retry", "slow"]), number=st.integers(1, 6))
-    def operate_on(self, verb: str, number: int) -> None:
+    @rule(verb=st.sampled_from(["split", "split", "skip", "retry", "slow"]), number=numbers, whole=st.booleans())
+    def operate_on(self, verb: str, number: int, whole: bool) -> None:
+        number = self.existing(number)
         verbs: Mapping[str, Callable[[Context], object]] = {
             "split": lambda context: operate.split(context, self.run_id, "double", number),
             "skip": lambda context: operate.skip(context, self.run_id, "double", number, "s"),
             "retry": lambda context: operate.retry(context, self.run_id, "double", number),
             "slow": lambda context: self.timed_out_twice(number),
         }
-        self.start("operate", verbs[verb])
+        self.start("operate", verbs[verb], whole)
 
     @rule(change=st.sampled_from(sorted(CHANGES)), number=st.integers(1, 60))
     def open_app_transaction(self, change: str, number: int) -> None:
@@ -157,41 +159,34 @@ class Protocol(RuleBasedStateMachine):
         for _ in range(steps):
             self.tell(which, "go")
 
+    @rule(which=st.integers(0, 4), transactions=st.integers(1, 4))
+    def commit(self, which: int, transactions: int) -> None:
+        """To the end of so many transactions, unless somebody is in its way."""
+        if chosen := self.chosen(which):
+            self.run_out(chosen, transactions)
+
     @rule(which=st.integers(0, 4))
-    def advance_to_commit(self, which: int) -> None:
-        """To the end of its transaction, unless somebody is in its way."""
-        chosen = self.chosen(which)
-        if chosen is None:
+    def end_one(self, which: int) -> None:
+        if chosen := self.chosen(which):
+            self.run_out(chosen)
+
+    @rule(which=st.integers(0, 4), how=st.sampled_from(["gone", "cut", "pg_terminate_backend", "pg_cancel_backend"]))
+    def disturb(self, which: int, how: str) -> None:
+        if not self.actors:
             return
-        for _ in range(40):
-            if not chosen.actor.stands:
-                return
-            self.let(chosen, "go")
-            if chosen.actor.place == COMMITTED:
-                return
-
-    @rule(which=st.integers(0, 4), how=st.sampled_from(["gone", "cut"]))
-    def fail(self, which: int, how: str) -> None:
-        if self.chosen(which):
-            self.faults += 1
+        self.faults += 1
+        if how in ("gone", "cut"):
             self.tell(which, how)
-
-    @rule(which=st.integers(0, 4), function=st.sampled_from(["pg_terminate_backend", "pg_cancel_backend"]))
-    def interrupt(self, which: int, function: str) -> None:
-        if self.actors:
-            self.faults += 1
-            self.world.sql(f"SELECT {function}(%s)", self.actors[which % len(self.actors)].actor.pid)
+        else:
+            self.world.sql(f"SELECT {how}(%s)", self.actors[which % len(self.actors)].actor.pid)
             self.rest()
 
     # What happens at once.
 
-    @rule(change=st.sampled_from(sorted(CHANGES)), number=st.integers(1, 60))
-    def app_change(self, change: str, number: int) -> None:
-        self.at_once(to_driver(CHANGES[change]), {"n": number})
-
-    @rule()
-    def hand_reset(self) -> None:
-        self.at_once(HAND_RESET, {})
+    @rule(change=st.sampled_from([*sorted(CHANGES), None, None]), number=st.integers(1, 60))
+    def change(self, change: str | None, number: int) -> None:
+        """The application changes a row, or somebody clears all flags by hand."""
+        self.at_once(to_driver(CHANGES[change]) if change else HAND_RESET, {"n": number})
 
     @rule()
     def other_run(self) -> None:
@@ -203,11 +198,26 @@ class Protocol(RuleBasedStateMachine):
 
     # What the rules are made of.
 
-    def start(self, kind: str, verb: Callable[[Context], object]) -> None:
+    def start(self, kind: str, verb: Callable[[Context], object], whole: bool = False) -> None:
+        """Another session, stopped at its first place, or let run as far as it comes."""
         if len(self.actors) < MOST_ACTORS:
             work = partial(self.with_context, verb)
-            self.actors.append(Watched(Actor(self.world.dsn, kind, work), kind))
+            started = Watched(Actor(self.world.dsn, kind, work), kind)
+            self.actors.append(started)
             self.rest()
+            if whole:
+                self.run_out(started)
+
+    def run_out(self, watched: Watched, transactions: int = 1000) -> None:
+        """Let it go on until its end, or until it waits for somebody, or after so many transactions."""
+        while transactions and watched.actor.stands:
+            self.let(watched, "go")
+            transactions -= watched.actor.place == COMMITTED
+
+    def existing(self, number: int) -> int:
+        """A chunk that there is."""
+        ((chunks,),) = self.world.sql("SELECT count(*) FROM sluice.chunk")
+        return number % int(str(chunks)) + 1
 
     def with_context(self, verb: Callable[[Context], object], database: Postgres) -> object:
         return verb(Context(self.world.job, database))

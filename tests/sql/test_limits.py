@@ -82,9 +82,7 @@ def test_i17_statements_share_the_time_of_their_transaction(visits: Sql, context
     assert context.deadline.seconds_left() > 0
 
 
-def test_i17_a_frozen_worker_loses_its_transaction_and_its_locks(
-    visits: Sql, pack: Path, database: str
-) -> None:
+def test_i17_a_frozen_worker_loses_its_transaction_and_its_locks(visits: Sql, pack: Path, database: str) -> None:
     command = [sys.executable, "-c", FROZEN, database, str(pack / "demo.job.yaml")]
     worker = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
     try:
@@ -98,14 +96,12 @@ def test_i17_a_frozen_worker_loses_its_transaction_and_its_locks(
     assert applications(visits) == {0: 400}
 
 
-def test_i17_a_row_that_someone_holds_is_not_waited_for_long(
-    visits: Sql, database: str, context_of: Contexts
-) -> None:
+def test_i17_a_row_that_someone_holds_is_not_waited_for_long(visits: Sql, database: str, context_of: Contexts) -> None:
     context = context_of()
     run_id = open_run(context, "one", {}).run.run_id
     chunk = plan_round(context, run_id).chunks[0][0]
     holder = psycopg2.connect(database)
-    holder.cursor().execute('SELECT FROM public.visits FOR UPDATE')
+    holder.cursor().execute("SELECT FROM public.visits FOR UPDATE")
     with pytest.raises(ChunkBusyError):
         work_chunk(context, run_id, "double", chunk)
     holder.close()
@@ -124,9 +120,7 @@ def test_a_statement_that_another_session_cancels_is_no_timeout(visits: Sql, con
     canceller.join()
 
 
-def test_a_session_that_is_ended_is_a_lost_connection_and_the_next_one_works(
-    visits: Sql, context_of: Contexts
-) -> None:
+def test_a_session_that_is_ended_is_a_lost_connection_and_the_next_one_works(visits: Sql, context_of: Contexts) -> None:
     context = context_of()
     with pytest.raises(DatabaseUnavailableError), context.transaction("sluice:ended") as transaction:
         visits("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'sluice:ended'")

@@ -99,10 +99,16 @@ def test_checks_count_what_offends_and_keep_twenty_of_it_in_the_ledger(visits: S
     assert finish_run(context, run_id).state == "succeeded"
     findings = visits("SELECT name, severity, row_count, jsonb_array_length(keys) FROM sluice.finding ORDER BY name")
     large = visits('SELECT count(*) FROM public.visits WHERE "Doubled" > 100')[0][0]
-    assert findings == [("double_agrees", "error", 0, None), ("even", "error", 0, None), ("small", "warning", large, 20)]
+    assert findings == [
+        ("double_agrees", "error", 0, None),
+        ("even", "error", 0, None),
+        ("small", "warning", large, 20),
+    ]
 
 
-def test_a_failed_check_stops_the_steps_behind_it_until_it_passes(visits: Sql, pack: Path, context_of: Contexts) -> None:
+def test_a_failed_check_stops_the_steps_behind_it_until_it_passes(
+    visits: Sql, pack: Path, context_of: Contexts
+) -> None:
     context = context_of()
     run_id = open_run(context, "one", {}).run.run_id
     while (planned := plan_round(context, run_id)).step != "expect":

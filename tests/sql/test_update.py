@@ -172,10 +172,13 @@ def test_s8_rows_with_a_null_in_the_key_are_updated(visits: Sql, context_of: Con
     assert visits("SELECT count(*) FROM sluice.chunk WHERE is_null") == [(1,)]
 
 
-@pytest.mark.parametrize(("policy", "state", "counts"), [
-    ("sweep", "succeeded", {1: 2010}),
-    ("report", "succeeded_with_drift", {0: 10, 1: 2000}),
-])
+@pytest.mark.parametrize(
+    ("policy", "state", "counts"),
+    [
+        ("sweep", "succeeded", {1: 2010}),
+        ("report", "succeeded_with_drift", {0: 10, 1: 2000}),
+    ],
+)
 def test_rows_that_come_late(
     visits: Sql, pack: Path, context_of: Contexts, policy: str, state: str, counts: dict[int, int]
 ) -> None:
@@ -374,8 +377,11 @@ def test_a_health_check_holds_chunks_back(visits: Sql, pack: Path, context_of: C
 
 
 def test_a_partitioned_target(sql_: Sql, context_of: Contexts) -> None:
-    sql_(SCHEMA.replace("bigint PRIMARY KEY", "bigint").replace(
-        '"UpdatedDate" timestamptz);', '"UpdatedDate" timestamptz) PARTITION BY RANGE ("VisitDate");'))
+    sql_(
+        SCHEMA.replace("bigint PRIMARY KEY", "bigint").replace(
+            '"UpdatedDate" timestamptz);', '"UpdatedDate" timestamptz) PARTITION BY RANGE ("VisitDate");'
+        )
+    )
     sql_("""CREATE TABLE public.early PARTITION OF public.visits FOR VALUES FROM (MINVALUE) TO ('2025-01-05');
             CREATE TABLE public.rest PARTITION OF public.visits DEFAULT""")
     sql_(VISITS, 2000)

@@ -82,7 +82,7 @@ def test_a_job_that_is_right(folder: Path) -> None:
         ("definition_of: double", "definition_of: prepare", "no earlier update step is called 'prepare'"),
         ("name: expect", "name: double", "two steps are called 'double'"),
         ("job: demo", "job: other", "demo.job.yaml:1: job: is 'other', the file's name says 'demo'"),
-        ("type: date", "type: day", "demo.job.yaml:5: params.since.type: .* found \"day\""),
+        ("type: date", "type: day", 'demo.job.yaml:5: params.since.type: .* found "day"'),
         ("    stamp:", "    chunk: {target_rows: x}\n    stamp:", 'steps.1.chunk.target_rows: .*integer, found "x"'),
         ("    stamp:", "    chunk: {target_rows: 9, max_rows: 3}\n    stamp:", "max_rows must be at least target_rows"),
         ("params:", "params: [", "demo.job.yaml:6: not YAML"),

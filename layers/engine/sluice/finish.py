@@ -105,9 +105,7 @@ def clear_flags_of(ledger: Ledger, step: StepRow) -> None:
     """Free the rows of the step's target that are still claimed, and count them."""
     if not step.target or not step.flag:
         return
-    statement = template(
-        "clear_flags", target=sql.Identifier(*step.target.split(".")), flag=sql.Identifier(step.flag)
-    )
+    statement = template("clear_flags", target=sql.Identifier(*step.target.split(".")), flag=sql.Identifier(step.flag))
     cleared = ledger.transaction.execute(statement)
     if cleared:
         ledger.event(step.run_id, "flags_cleared", step_no=step.step_no, n=cleared, detail=step.target)

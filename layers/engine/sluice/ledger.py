@@ -223,9 +223,7 @@ def migrate(transaction: Transaction) -> list[str]:
     new = [migration for migration in migrations() if migration.version not in applied]
     for migration in new:
         transaction.execute(migration.text)
-        ledger.execute(
-            "record_migration", version=migration.version, name=migration.name, sha256=migration.sha256
-        )
+        ledger.execute("record_migration", version=migration.version, name=migration.name, sha256=migration.sha256)
     return [migration.name for migration in new]
 
 

@@ -52,9 +52,7 @@ class Round:
     reason: str = ""
 
 
-def open_run(
-    context: Context, run_key: str, params: Mapping[str, object], *, accept_changes: bool = False
-) -> Opened:
+def open_run(context: Context, run_key: str, params: Mapping[str, object], *, accept_changes: bool = False) -> Opened:
     """Open the run of this job and key, or attach to it; a failed run is taken up again.
 
     Raises BadInputError where the job does not fit the database, TargetBusyError where another run holds a target,
@@ -85,9 +83,7 @@ def open_run(
     return Opened(run, attached=inserted is None, warnings=warnings)
 
 
-def attach(
-    context: Context, ledger: Ledger, run_key: str, values: Mapping[str, object], accept_changes: bool
-) -> Run:
+def attach(context: Context, ledger: Ledger, run_key: str, values: Mapping[str, object], accept_changes: bool) -> Run:
     """The run that the key names already, taken up again where it failed or where its end was interrupted."""
     run = ledger.run(ledger.row("find_run", job=context.job.name, run_key=run_key).run_id)
     check_same(context, run, values, accept_changes)
@@ -253,9 +249,7 @@ def plan_step(context: Context, ledger: Ledger, run: Run, step: StepRow) -> Roun
             return None
 
 
-def next_round(
-    context: Context, ledger: Ledger, run: Run, step: StepRow, chunks: list[tuple[int, int]]
-) -> Round:
+def next_round(context: Context, ledger: Ledger, run: Run, step: StepRow, chunks: list[tuple[int, int]]) -> Round:
     """The round over these chunks, held back or delayed where there is a reason to."""
     place = {"run_id": run.run_id, "step_no": step.step_no}
     reason = reason_to_wait(context, ledger, run)

@@ -152,9 +152,7 @@ class InlineRun:
             with ThreadPoolExecutor(self._threads, thread_name_prefix="sluice-chunk") as pool:
                 problem = self._rounds(pool)
             if self.paused is None:
-                self.run = self._retrying(
-                    FINISH_RETRIES, lambda: finish_run(self._context(), self._run_id, problem)
-                )
+                self.run = self._retrying(FINISH_RETRIES, lambda: finish_run(self._context(), self._run_id, problem))
                 self._publish(self._context(), self.run)
         except (StoppedError, DeadlineNearError):
             pass

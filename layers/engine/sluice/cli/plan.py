@@ -24,9 +24,7 @@ UNITS = ("B", "kB", "MB", "GB", "TB")
 @click.option("--explain", is_flag=True, help="Show the plans of the statements that were tried.")
 @as_json
 @with_access
-def plan(
-    access: Access, job: str, params: Sequence[str], no_rehearsal: bool, explain: bool, as_json: bool
-) -> None:
+def plan(access: Access, job: str, params: Sequence[str], no_rehearsal: bool, explain: bool, as_json: bool) -> None:
     """Show what a run of JOB would do, and leave the database as it is.
 
     Cuts every update step into chunks, tries the sql steps and one chunk of each update in a transaction that is

@@ -123,6 +123,4 @@ def durations(report: Report) -> str:
         for bar in bars
     ]
     numbers = table("Chunks by duration", ("Duration", "Chunks"), rows, numeric=(1,))
-    return section(
-        "Chunk durations", chart, f'<p class="soft small">{note}</p>', folded("Show as a table", numbers)
-    )
+    return section("Chunk durations", chart, f'<p class="soft small">{note}</p>', folded("Show as a table", numbers))

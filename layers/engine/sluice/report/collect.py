@@ -164,9 +164,7 @@ def step_account(step: Any) -> dict[str, Any]:
         "rows_drift": step.drift_rows,
         "rows_marked": step.rows_marked,
         "rows_updated": step.rows_updated,
-        "chunks": {
-            state: getattr(step, state) for state in ("done", "open", "quarantined", "skipped", "split")
-        },
+        "chunks": {state: getattr(step, state) for state in ("done", "open", "quarantined", "skipped", "split")},
         "held": text(step.held),
     }
 

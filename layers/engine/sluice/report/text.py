@@ -76,8 +76,7 @@ def table(
 
     def cells(tag: str, row: Sequence[str], scope: str) -> str:
         return "".join(
-            f"<{tag}{scope}{RIGHT if column in numeric else ''}>{cell}</{tag}>"
-            for column, cell in enumerate(row)
+            f"<{tag}{scope}{RIGHT if column in numeric else ''}>{cell}</{tag}>" for column, cell in enumerate(row)
         )
 
     body = "".join(f"<tr>{cells('td', row, '')}</tr>" for row in rows)

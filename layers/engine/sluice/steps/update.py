@@ -77,9 +77,7 @@ class UpdateKind:
         ledger.row("lock_step", **place)
         number = ledger.row("last_chunk_no", **place).chunk_no
         records = as_json(as_records(halves, first_no=number + 1))
-        ledger.execute(
-            "insert_chunks", **place, wave=chunk.wave, parent_no=chunk_no, state="planned", chunks=records
-        )
+        ledger.execute("insert_chunks", **place, wave=chunk.wave, parent_no=chunk_no, state="planned", chunks=records)
         reason = f"into {number + 1} and {number + 2}"
         ledger.execute("set_chunk_state", **place, chunk_no=chunk_no, state="split", reason=reason)
         return len(halves)
@@ -92,9 +90,7 @@ class UpdateKind:
         return int(ledger.transaction.row(statements.statement("count_todo"), run_values(run)).n)
 
     @staticmethod
-    def _cuts(
-        transaction: Transaction, statements: UpdateSql, run: Run, skipped: Sequence[Bounds]
-    ) -> Iterator[Cut]:
+    def _cuts(transaction: Transaction, statements: UpdateSql, run: Run, skipped: Sequence[Bounds]) -> Iterator[Cut]:
         """The chunks of one pass over the rows that are still to do, but for those an operator skipped."""
         spec = statements.spec
         if spec.chunk.whole:
