@@ -9,6 +9,7 @@ import pytest
 
 from sluice import operate
 from sluice.context import Context
+from sluice.errors import StaleGenerationError
 from sluice.run import open_run, plan_round, work_chunk
 from tests.sql.crash_world import World
 from tests.sql.faults import COMMIT
@@ -16,6 +17,7 @@ from tests.sql.harness import run_to_end
 from tests.sql.stepping import Actor, settle
 
 Verb = Callable[[Context, int], object]
+SETS_FLAG = 'SET "UpdateFlag" = 1'
 SETS_STATE = "last_error = coalesce("
 
 
@@ -115,7 +117,7 @@ def test_a_pause_and_another_word_of_an_operator_do_not_deadlock(meeting: Meetin
 
 
 def test_a_pause_does_not_wait_for_a_worker(meeting: Meeting) -> None:
-    worker = meeting.start(working, until='SET "UpdateFlag" = 1')
+    worker = meeting.start(working, until=SETS_FLAG)
     pausing = meeting.start(lambda c, r: operate.pause(c, r, "now"), until=COMMIT)
     assert pausing.stands and worker.stands
     while pausing.stands:
@@ -123,6 +125,29 @@ def test_a_pause_does_not_wait_for_a_worker(meeting: Meeting) -> None:
     assert pausing.ended
     meeting.end()
     assert meeting.world.sql("SELECT state::text FROM sluice.chunk WHERE chunk_no = 1") == [("marked",)]
+
+
+def test_a_reset_waits_for_a_worker(meeting: Meeting) -> None:
+    worker = meeting.start(working, until=SETS_FLAG)
+    reset = meeting.start(resetting_alone, until=COMMIT)
+    assert worker.stands and not reset.stands and not reset.ended
+    with pytest.raises(StaleGenerationError):
+        meeting.end()
+    assert meeting.world.sql("SELECT generation FROM sluice.run") == [(2,)]
+    assert meeting.world.sql("SELECT outcome FROM sluice.attempt") == [("stopped",)]
+    assert run_to_end(meeting.world.context()).state == "succeeded"
+
+
+@pytest.mark.parametrize("statement", [SETS_FLAG, "rows_updated = rows_updated"], ids=["marking", "applying"])
+def test_two_workers_of_a_chunk_follow_one_another(meeting: Meeting, statement: str) -> None:
+    first = meeting.start(working, until=statement)
+    second = meeting.start(working, until=COMMIT)
+    while second.stands:
+        meeting.go(second)
+    assert first.stands and not second.ended, "the second one waits for the chunk"
+    meeting.end()
+    assert first.answer == second.answer
+    assert meeting.world.sql("SELECT count(*) FROM sluice.event WHERE event = 'done'") == [(1,)]
 
 
 def working(context: Context, run_id: int) -> object:

@@ -112,11 +112,14 @@ def end(context: Context, attempt: Attempt, outcome: str, error: SluiceError | N
 def outcome_of(error: SluiceError) -> str:
     """How the ledger counts an error.
 
-    A held lock, a near deadline and a reset say nothing against the chunk; what the database or the job's SQL refused
-    would be refused again.
+    A chunk that another attempt holds, a near deadline and a reset say nothing against the chunk; a row that an
+    application holds for ever must not keep the run for ever; what the database or the job's SQL refused would be
+    refused again.
     """
     match error:
-        case ChunkBusyError() | DeadlineNearError() | StaleGenerationError():
+        case ChunkBusyError() if error.facts.get("held") == "chunk":
+            return "stopped"
+        case DeadlineNearError() | StaleGenerationError():
             return "stopped"
         case TransientError():
             return "transient"

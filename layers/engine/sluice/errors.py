@@ -51,7 +51,10 @@ class DatabaseUnavailableError(TransientError):
 
 
 class ChunkBusyError(TransientError):
-    """Another attempt holds the chunk or a row of it."""
+    """Another attempt holds the chunk, or another session a row of it.
+
+    The fact `held` is `chunk` where it is the ledger's row that is held: then the chunk makes progress elsewhere.
+    """
 
 
 class DeadlineNearError(SluiceError):

@@ -15,7 +15,7 @@ from typing import Any
 from psycopg2 import sql
 
 from sluice.databases.postgres import Transaction
-from sluice.errors import BadInputError, LedgerError
+from sluice.errors import BadInputError, ChunkBusyError, LedgerError
 from sluice.settings import settings
 from sluice.sqltext import read_queries, to_driver
 
@@ -147,8 +147,14 @@ class Ledger:
         return StepRow(**row._asdict())
 
     def lock_chunk(self, run_id: int, step_no: int, chunk_no: int) -> ChunkRow:
-        """Lock the run's row (shared) and the chunk's; raises LedgerError where there is no such chunk."""
-        row = self.row("lock_chunk", run_id=run_id, step_no=step_no, chunk_no=chunk_no)
+        """Lock the run's row (shared) and the chunk's.
+
+        Raises ChunkBusyError where another attempt holds the chunk, LedgerError where there is no such chunk.
+        """
+        try:
+            row = self.row("lock_chunk", run_id=run_id, step_no=step_no, chunk_no=chunk_no)
+        except ChunkBusyError as error:
+            raise ChunkBusyError(f"another attempt holds chunk {chunk_no}", **error.facts, held="chunk") from None
         if row is None:
             raise LedgerError(f"run {run_id} has no chunk {chunk_no} in step {step_no}")
         return ChunkRow(**row._asdict())

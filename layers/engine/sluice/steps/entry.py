@@ -6,6 +6,11 @@ from sluice.attempts import Attempt, Outcome
 from sluice.errors import StaleGenerationError
 from sluice.ledger import ChunkRow, Ledger
 
+STOPPED = {
+    "pause": "an operator paused the run",
+    "cancel": "an operator cancelled the run",
+    "finish": "the run is being ended",
+}
 SETTLED = ("done", "split", "quarantined", "skipped")
 
 
@@ -25,7 +30,7 @@ def enter(ledger: Ledger, attempt: Attempt) -> ChunkRow | Outcome:
     if chunk.run_state != "running":
         return Outcome("stopped", chunk.rows_updated, f"the run is {chunk.run_state}")
     if chunk.desired != "run":
-        return Outcome("stopped", chunk.rows_updated, f"an operator asked to {chunk.desired}")
+        return Outcome("stopped", chunk.rows_updated, STOPPED[chunk.desired])
     return chunk
 
 
