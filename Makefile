@@ -34,7 +34,10 @@ demo: $(VENV)/.ready ## Run the conflict report over ROWS generated visits; resu
 	@$(BIN)/python -m infra.local demo --rows $(ROWS)
 
 test: $(VENV)/.ready check ## Pass all tests
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+bench: $(VENV)/.ready ## Measure the chunked update against one statement; takes a quarter of an hour alone on the machine
+	@$(BIN)/python -m tests.bench.conflict_report
 
 check: $(VENV)/.ready ## Lint and type-check
 	@$(BIN)/ruff check --quiet .

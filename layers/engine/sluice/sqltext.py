@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from sluice.errors import BadInputError
@@ -66,6 +67,7 @@ def parameters(sql: str) -> set[str]:
     return {match["parameter"] for match in TOKEN.finditer(sql) if match["parameter"]}
 
 
+@lru_cache(maxsize=512)
 def to_driver(sql: str) -> str:
     """The same SQL in the driver's notation: `:name` as `%(name)s`, every other `%` doubled."""
     return "".join(
