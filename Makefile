@@ -9,7 +9,7 @@ UV_VERSION := 0.13.8
 
 ROWS ?= 50000
 
-.PHONY: help setup demo test check chaos up down env invoke
+.PHONY: help setup demo test bench check chaos up down env invoke
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 

@@ -102,6 +102,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         peer = self.server.peer
         body = self._body()
+        if body is None:
+            self.close_connection = True
+            return
         if self.path == f"{API}/init/error":
             peer.init_failed(body)
             self._reply(202, {"status": "OK"})
@@ -118,16 +121,24 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._reply(202, {"status": "OK"})
 
-    def _body(self) -> bytes:
+    def _body(self) -> bytes | None:
+        """The request's body; None where the worker died before it had sent it whole."""
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length)
+            return body if len(body) == length else None
         parts = []
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            parts.append(self.rfile.read(size))
-            self.rfile.readline()
-        while self.rfile.readline().strip():
-            pass
-        return b"".join(parts)
+        while head := self.rfile.readline():
+            size = int(head.split(b";")[0], 16)
+            part, end = self.rfile.read(size), self.rfile.readline()
+            if len(part) != size or not end:
+                return None
+            if size == 0:
+                while end.strip():
+                    end = self.rfile.readline()
+                return b"".join(parts)
+            parts.append(part)
+        return None
 
     def _reply(self, status: int, body: dict[str, str]) -> None:
         data = json.dumps(body).encode()

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def start(data_dir: Path) -> subprocess.Popen[str]:
     """The demo as make starts it, in a process group of its own, as a terminal would."""
-    command = [sys.executable, "-m", "infra.local", "demo", "--data-dir", str(data_dir), "--rows", "6000"]
+    command = [sys.executable, "-m", "infra.local", "demo", "--data-dir", str(data_dir), "--rows", "40000"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
@@ -57,7 +57,7 @@ def processes_of(data_dir: Path) -> list[str]:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_ctrl_c_leaves_nothing_running_and_the_next_demo_resumes(tmp_path: Path) -> None:
     data_dir = tmp_path / "state"
-    for line in ("Starting PostgreSQL", "Making 6,000 rows", "update_conflicts", "copy_to_temp|running"):
+    for line in ("Starting PostgreSQL", "Making 40,000 rows", "running", "running"):
         printed = interrupt_at(data_dir, line)
         assert "Traceback" not in printed, printed
         end = time.monotonic() + 10
@@ -68,6 +68,6 @@ def test_ctrl_c_leaves_nothing_running_and_the_next_demo_resumes(tmp_path: Path)
     printed, _ = demo.communicate(timeout=120)
     assert demo.returncode == 0, printed
     assert "run 1  conflict_report/conflict_report:demo-1" in printed
-    assert "6,000 updated, 0 late" in printed and "passed   no_flag_left" in printed
+    assert "40,000 updated, 0 late" in printed and "passed   no_flag_left" in printed
     assert processes_of(data_dir) == []
     assert len(list((data_dir / "reports").glob("*.html"))) == 1

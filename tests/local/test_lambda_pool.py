@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from infra.local.lambda_function import Function, assemble_opt
 from infra.local.lambda_invocation import FunctionNotFoundError, InvocationResult, TooManyRequestsError
 from infra.local.lambda_pool import LambdaPool
 from infra.local.processes import is_alive, wait_until
+from infra.local.runtime_api import _Handler
 
 MakePool = Callable[..., LambdaPool]
 
@@ -274,8 +277,10 @@ def test_every_invocation_ends_while_workers_are_killed_at_random(make_pool: Mak
     with ThreadPoolExecutor(9) as executor:
         killer = executor.submit(kill_some)
         calls = [executor.submit(call, pool, mode="sleep", seconds=0.01, number=number) for number in range(800)]
-        answers = [future.result()[0] for future in calls]
-        done.set()
+        try:
+            answers = [future.result()[0] for future in calls]
+        finally:
+            done.set()
         assert killer.result() > 3
     for number, answer in enumerate(answers):
         assert answer.get("errorType") == "Runtime.ExitError" or answer["echo"]["number"] == number
@@ -383,3 +388,21 @@ def test_opt_merges_folders_of_several_layers(tmp_path: Path) -> None:
     assemble_opt(tmp_path / "opt", [tmp_path / "one", tmp_path / "two"])
     assert sorted(path.name for path in (tmp_path / "opt" / "python").iterdir()) == ["a.py", "b.py"]
     assert (tmp_path / "opt" / "same.txt").read_text() == "two"
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        "Content-Length: 20\r\n\r\n{}",
+        "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n5\r\n{}",
+    ],
+)
+def test_an_answer_that_is_cut_short_is_no_answer(request_text: str) -> None:
+    head, _, rest = request_text.partition("\r\n\r\n")
+    name, _, value = head.partition(": ")
+    handler = _Handler.__new__(_Handler)
+    handler.headers = Message()
+    handler.headers[name] = value
+    handler.rfile = io.BufferedReader(io.BytesIO(rest.encode()))
+    assert handler._body() is None
