@@ -143,8 +143,9 @@ class Files:
             topics=found.of_type("AWS::SNS::Topic"),
         )
         exports = [f"export {name}={shlex.quote(value)}" for name, value in stack.env().items()]
-        # `sluice` and `aws` are those of the environment that runs the stack.
-        exports.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
+        # `sluice` and `aws` are those of the environment that runs the stack; `psql` is the server's where there is none.
+        psql = "" if stack.postgres is None else f":{shlex.quote(str(stack.postgres.binaries.bin))}"
+        exports.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"{psql}')
         # A profile of the developer's would win over these credentials.
         _write_private(self.env, "\n".join([*exports, "unset AWS_PROFILE AWS_SESSION_TOKEN"]) + "\n")
         _write_private(self.state, json.dumps(asdict(running), indent=2) + "\n")
