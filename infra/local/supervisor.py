@@ -143,7 +143,7 @@ class Files:
             topics=found.of_type("AWS::SNS::Topic"),
         )
         exports = [f"export {name}={shlex.quote(value)}" for name, value in stack.env().items()]
-        # `sluice` and `aws` are those of the environment that runs the stack; `psql` is the server's where there is none.
+        # `sluice` and `aws` are those of the environment of the stack; `psql` the server's where there is none.
         psql = "" if stack.postgres is None else f":{shlex.quote(str(stack.postgres.binaries.bin))}"
         exports.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"{psql}')
         # A profile of the developer's would win over these credentials.
