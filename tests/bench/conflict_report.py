@@ -32,7 +32,7 @@ from sluice.finish import finish_run
 from sluice.job import Job
 from sluice.job_file import job_path, read_job
 from sluice.run import open_run, plan_round, work_chunk
-from tests.sql.conftest import facts_of
+from tests.connections import facts_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 JOB = "conflict_report/conflict_report"

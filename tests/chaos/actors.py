@@ -23,7 +23,8 @@ from sluice.context import Context
 from sluice.databases.postgres import Postgres
 from sluice.errors import SluiceError
 from sluice.job import Job
-from tests.chaos.arena import Busy, busy_workers, facts_of, run_sql
+from tests.chaos.arena import Busy, busy_workers, run_sql
+from tests.connections import facts_of
 
 TAKEOVER_SECONDS = 9.0
 LONG_FREEZE_SECONDS = 45.0

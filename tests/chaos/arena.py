@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import psycopg2
 
@@ -59,19 +58,6 @@ def run_sql(dsn: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
             return cursor.fetchall() if cursor.description else []
     finally:
         connection.close()
-
-
-def facts_of(dsn: str) -> dict[str, Any]:
-    """A connection's facts, in the shape of a secret, from a URL."""
-    url = urlsplit(dsn)
-    return {
-        "host": url.hostname,
-        "port": url.port,
-        "username": url.username,
-        "password": unquote(url.password or ""),
-        "dbname": url.path.lstrip("/"),
-        "sslmode": "disable",
-    }
 
 
 @dataclass(frozen=True)

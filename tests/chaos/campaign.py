@@ -34,7 +34,8 @@ from tests.chaos.actors import (
     Terminator,
 )
 from tests.chaos.application import Application, fill
-from tests.chaos.arena import arena, facts_of, invocations_killed, run_sql
+from tests.chaos.arena import arena, invocations_killed, run_sql
+from tests.connections import facts_of
 
 HERE = Path(__file__).parent
 MODES = ("visible", "fused", "run")

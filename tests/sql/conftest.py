@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import psycopg2
 import pytest
@@ -14,6 +13,7 @@ from sluice.context import Context
 from sluice.databases.postgres import Postgres
 from sluice.deadline import Deadline
 from sluice.job_file import read_job
+from tests.connections import facts_of
 
 SCHEMA = """
 CREATE TABLE public.visits (
@@ -38,19 +38,6 @@ steps:
     stamp: UpdatedDate
     chunk: {target_rows: 50, max_rows: 100}
 """
-
-
-def facts_of(dsn: str) -> Mapping[str, Any]:
-    """A connection's facts, in the shape of a secret, from a URL."""
-    url = urlsplit(dsn)
-    return {
-        "host": url.hostname,
-        "port": url.port,
-        "username": url.username,
-        "password": unquote(url.password or ""),
-        "dbname": url.path.lstrip("/"),
-        "sslmode": "disable",
-    }
 
 
 @pytest.fixture

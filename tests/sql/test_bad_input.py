@@ -13,7 +13,8 @@ from sluice.databases.postgres import Connections, Postgres
 from sluice.errors import BadInputError, DatabaseUnavailableError
 from sluice.job_file import read_job
 from sluice.run import open_run
-from tests.sql.conftest import SCHEMA, facts_of
+from tests.connections import facts_of
+from tests.sql.conftest import SCHEMA
 from tests.sql.harness import VISITS, Sql
 
 Contexts = Callable[..., Context]

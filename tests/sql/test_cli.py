@@ -27,7 +27,8 @@ from sluice.errors import ChunkBusyError, TransientError
 from sluice.finish import finish_run
 from sluice.run import open_run, plan_round, work_chunk
 from sluice.settings import settings
-from tests.sql.conftest import SCHEMA, SELECT, facts_of
+from tests.connections import facts_of
+from tests.sql.conftest import SCHEMA, SELECT
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = SELECT + ' CROSS JOIN LATERAL pg_sleep(0.01 + 0 * chunk."Minutes") AS nap'

@@ -36,7 +36,7 @@ from pathlib import Path
 from sluice.context import Context
 from sluice.databases import postgres
 from sluice.job_file import read_job
-from tests.sql.conftest import facts_of
+from tests.connections import facts_of
 postgres.IDLE_TIMEOUT_SECONDS = 1.0
 context = Context(read_job(Path(sys.argv[2])), postgres.Postgres(lambda force: facts_of(sys.argv[1])))
 with context.transaction("sluice:frozen") as transaction:

@@ -26,7 +26,7 @@ from sluice.ledger import Ledger
 from sluice.run import open_run, plan_round
 from sluice.steps.update_sql import Bounds
 from sluice.steps.update_target import update_sql
-from tests.sql.conftest import facts_of
+from tests.connections import facts_of
 
 THOROUGH = bool(os.environ.get("SLUICE_THOROUGH"))
 PROFILE = settings(

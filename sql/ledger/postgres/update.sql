@@ -99,13 +99,6 @@ SELECT * FROM (
 {select}
 ) AS new LIMIT 0;
 
--- account
--- The target's rows by what the run did to them.
-SELECT count(*) FILTER (WHERE {stamped}) AS stamped,
-       count(*) FILTER (WHERE {todo}) AS todo,
-       count(*) FILTER (WHERE {claimed}) AS claimed
-FROM {target} AS t;
-
 -- analyze_stamp
 -- Tells the planner how many rows carry the run's stamp: from before the run it expects none.
 ANALYZE {target} ({stamp});
@@ -115,7 +108,7 @@ ANALYZE {target} ({stamp});
 WITH chunk AS (
     SELECT t.*, {address} AS row_id FROM {target} AS t WHERE {stamped}
 )
-SELECT {key_columns}
+SELECT {keys}
 FROM {target} AS t
 JOIN (
 {select}
